@@ -1,0 +1,253 @@
+package config
+
+import (
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"cairnmq/mqtt/logging"
+)
+
+// Config is everything that can be set. The meaning and the range of each key are in keys.go.
+type Config struct {
+	Log        Log
+	Storage    Storage
+	Durability Durability
+	Retention  []Retention
+	Sessions   Sessions
+	Limits     Limits
+	Servers    []Server // in the order of the file
+}
+
+// Log is the [log] table.
+type Log struct {
+	Level      Level
+	Format     logging.Format
+	Color      logging.Color
+	Components Components
+}
+
+// Components is the [log.components] table. An empty level means the level of [log].
+type Components struct {
+	Broker, Client, Storage, Index, Listener, Retention Level
+}
+
+// Storage is the [storage] table.
+type Storage struct {
+	Dir                string
+	SegmentSize        Size
+	MaxBytes           Size
+	MaxAge             Duration // 0: no limit
+	CheckpointBytes    Size
+	CheckpointInterval Duration
+	MappedSegments     int
+}
+
+// Class is a durability class: when a message counts as stored.
+type Class string
+
+// The durability classes, strongest first.
+const (
+	ClassAlways   Class = "always"
+	ClassInterval Class = "interval"
+	ClassOS       Class = "os"
+)
+
+// Durability is the [durability] table.
+type Durability struct {
+	Default  Class
+	Interval Duration
+	Sessions Class // empty: the strongest class in use, see SessionClass
+	Rules    []DurabilityRule
+}
+
+// DurabilityRule gives the messages of a topic filter a class of their own.
+type DurabilityRule struct {
+	Filter string
+	Class  Class
+}
+
+// OnFull says what happens to a message when its retention rule has no room left.
+type OnFull string
+
+// The answers to a full retention rule.
+const (
+	DropOldest OnFull = "drop-oldest"
+	RejectNew  OnFull = "reject-new"
+)
+
+// Retention is one [[retention]] rule.
+type Retention struct {
+	Filter   string
+	MaxBytes Size     // 0: no limit of its own
+	MaxAge   Duration // 0: no limit of its own
+	OnFull   OnFull
+}
+
+// Sessions is the [sessions] table.
+type Sessions struct {
+	MaxExpiry        Duration // 0: no cap
+	MaxInflight      int
+	ReceiveMaximum   int
+	Outbox           int
+	QueueQoS0        bool
+	MaxSubscriptions int
+	MaxClientID      int // in bytes
+}
+
+// Limits is the [limits] table.
+type Limits struct {
+	MaxPacketSize  Size
+	MaxConnections int
+	MaxTopicLevels int
+	ConnectTimeout Duration
+	MaxKeepAlive   Duration // 0: whatever the client asks for
+	WriteTimeout   Duration // 0: none
+	MaxTopicAlias  int
+}
+
+// ServerType is the transport that a server listens on.
+type ServerType string
+
+// The transports of this version.
+const (
+	TCP  ServerType = "tcp"
+	Unix ServerType = "unix"
+)
+
+// Server is one [servers.NAME] table. Zero in the last three means the value of [limits]; see Config.Effective.
+type Server struct {
+	Name           string
+	Listen         string
+	Type           ServerType
+	MaxConnections int
+	MaxPacketSize  Size
+	ConnectTimeout Duration
+}
+
+// Default returns the configuration of a broker without a file.
+func Default() *Config {
+	return &Config{
+		Log: Log{Level: "info", Format: logging.FormatAuto, Color: logging.ColorAuto},
+		Storage: Storage{
+			Dir:                "./data",
+			SegmentSize:        64 * MiB,
+			MaxBytes:           4 * GiB,
+			CheckpointBytes:    16 * MiB,
+			CheckpointInterval: Duration(10 * time.Second),
+			MappedSegments:     4,
+		},
+		Durability: Durability{Default: ClassInterval, Interval: Duration(200 * time.Millisecond)},
+		Sessions: Sessions{
+			MaxExpiry:        30 * Day,
+			MaxInflight:      1000,
+			ReceiveMaximum:   1000,
+			Outbox:           4096,
+			QueueQoS0:        true,
+			MaxSubscriptions: 1000,
+			MaxClientID:      256,
+		},
+		Limits: Limits{
+			MaxPacketSize:  16 * MiB,
+			MaxConnections: 10_000,
+			MaxTopicLevels: 128,
+			ConnectTimeout: Duration(10 * time.Second),
+			MaxTopicAlias:  64,
+		},
+		Servers: []Server{newServer("main")},
+	}
+}
+
+func newServer(name string) Server {
+	return Server{Name: name, Listen: "127.0.0.1:1883", Type: TCP}
+}
+
+func newRetention() Retention { return Retention{OnFull: DropOldest} }
+
+// Load reads the file at path and lays env, in the form of os.Environ, over it. An empty path means the defaults.
+// The error is Problems when the fault is in what the file or the environment says.
+func Load(path string, env []string) (*Config, error) {
+	if path == "" {
+		return Parse("", nil, env)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err // names the file and what was attempted
+	}
+	return Parse(path, data, env)
+}
+
+// Parse is Load for a file whose bytes are at hand; name stands for the file in messages.
+func Parse(name string, data []byte, env []string) (*Config, error) {
+	c := Default()
+	r := newReport(name)
+	root := parseTree(data, r)
+	if root != nil {
+		readTree(root, c, r)
+	}
+	readEnv(env, c, r)
+	if root != nil { // or else the checks would speak of defaults that the file may well replace
+		c.check(r)
+	}
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Validate checks a configuration that was put together in code. The error is Problems.
+func (c *Config) Validate() error {
+	r := newReport("")
+	c.check(r)
+	return r.err()
+}
+
+// Effective returns s with its zero values replaced by those of [limits].
+func (c *Config) Effective(s Server) Server {
+	if s.MaxConnections == 0 {
+		s.MaxConnections = c.Limits.MaxConnections
+	}
+	if s.MaxPacketSize == 0 {
+		s.MaxPacketSize = c.Limits.MaxPacketSize
+	}
+	if s.ConnectTimeout == 0 {
+		s.ConnectTimeout = c.Limits.ConnectTimeout
+	}
+	return s
+}
+
+// SessionClass is the class of session events: the one that is set, or else the strongest in use, so that no
+// message outlives the subscription it was kept for.
+func (d Durability) SessionClass() Class {
+	if d.Sessions != "" {
+		return d.Sessions
+	}
+	inUse := []Class{d.Default}
+	for _, rule := range d.Rules {
+		inUse = append(inUse, rule.Class)
+	}
+	for _, class := range []Class{ClassAlways, ClassInterval} {
+		if slices.Contains(inUse, class) {
+			return class
+		}
+	}
+	return ClassOS
+}
+
+// Options returns what the logging package needs to know.
+func (l Log) Options() logging.Options {
+	o := logging.Options{
+		Format:     l.Format,
+		Color:      l.Color,
+		Level:      l.Level.Slog(),
+		Components: make(map[logging.Component]slog.Level),
+	}
+	for _, k := range sectionNamed("log.components").keys {
+		if level := *k.field(&l.Components).(*Level); level != "" {
+			o.Components[logging.Component(strings.ToLower(k.name))] = level.Slog()
+		}
+	}
+	return o
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package config
+
+func freeSpace(string) (Size, bool) { return 0, false }

@@ -1,0 +1,403 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"cairnmq/mqtt/logging"
+)
+
+// form is how a section is written in the file.
+type form int
+
+const (
+	table form = iota // [name]
+	list              // [[name]], any number of them, without names
+	named             // [name.NAME], any number of them
+)
+
+// section is a table of the file. Sections and their keys are the single description of the configuration: the
+// reader, the checks, the example file, the reference page and the names of variables all go by it.
+type section struct {
+	name string
+	form form
+	text string
+	keys []key
+
+	// elements returns pointers to the structs that the section fills; for a table there is one.
+	elements func(c *Config) []any
+	// add appends an element with its default values. Nil for a table.
+	add func(c *Config, name string) any
+	// sample is a list element for the example file. Nil for others.
+	sample any
+}
+
+// key is one setting.
+type key struct {
+	name  string
+	text  string
+	field func(element any) any // the pointer to the setting within its section's struct
+
+	min, max  int64
+	multiple  int64           // of this number only
+	unit      func(int64) any // shows min and max in the key's own unit
+	zero      string          // what 0 means, outside of the range; empty: nothing special
+	choices   []string        // an empty choice means that it may be left to another key
+	empty     string          // what the empty choice means
+	required  bool
+	isFilter  bool
+	wholeSecs bool
+}
+
+func (k key) with(change func(k *key)) key {
+	change(&k)
+	return k
+}
+
+// setting starts a key. S is the struct of its section.
+func setting[S any](name string, field func(*S) any, text string) key {
+	return key{name: name, text: text, field: func(element any) any { return field(element.(*S)) }}
+}
+
+func (k key) count(least, most int64) key {
+	return k.with(func(k *key) {
+		k.min, k.max, k.unit = least, most, func(n int64) any { return n }
+	})
+}
+
+func (k key) size(least, most Size) key {
+	return k.with(func(k *key) {
+		k.min, k.max, k.unit = int64(least), int64(most), func(n int64) any { return Size(n) }
+	})
+}
+
+func (k key) time(least, most Duration) key {
+	return k.with(func(k *key) {
+		k.min, k.max, k.unit = int64(least), int64(most), func(n int64) any { return Duration(n) }
+	})
+}
+
+func (k key) orZero(meaning string) key { return k.with(func(k *key) { k.zero = meaning }) }
+
+func (k key) orEmpty(meaning string) key {
+	return k.with(func(k *key) { k.choices, k.empty = append(k.choices, ""), meaning })
+}
+
+func (k key) multipleOf(n int64) key { return k.with(func(k *key) { k.multiple = n }) }
+func (k key) wholeSeconds() key      { return k.with(func(k *key) { k.wholeSecs = true }) }
+func (k key) needed() key            { return k.with(func(k *key) { k.required = true }) }
+
+func (k key) filter() key { return k.with(func(k *key) { k.required, k.isFilter = true, true }) }
+
+func oneOf[T ~string](k key, choices ...T) key {
+	for _, choice := range choices {
+		k.choices = append(k.choices, string(choice))
+	}
+	return k
+}
+
+var (
+	levels  = []Level{"debug", "info", "warn", "error"}
+	classes = []Class{ClassAlways, ClassInterval, ClassOS}
+)
+
+const (
+	maxPacketSize  = 268_435_460        // the largest MQTT packet: five bytes of header and 2^28-1 of content
+	maxCount       = 1_000_000          // of connections, subscriptions and the like: far beyond any gateway
+	maxSessionTime = 49_710 * Day       // MQTT counts session expiry in 32 bits of seconds
+	secondsMQTT    = Duration(65_535e9) // MQTT counts keep alive in 16 bits of seconds
+	second         = Duration(time.Second)
+	century        = 36_500 * Day
+)
+
+var sections = []section{
+	{
+		name: "log",
+		text: "What the broker writes to standard error.",
+		keys: []key{
+			oneOf(setting("level", func(s *Log) any { return &s.Level },
+				"Lines below this level are left out."), levels...),
+			oneOf(setting("format", func(s *Log) any { return &s.Format },
+				"text is for people, json for machines.\nauto is text on a terminal and json elsewhere."),
+				logging.FormatAuto, logging.FormatText, logging.FormatJSON),
+			oneOf(setting("color", func(s *Log) any { return &s.Color },
+				"Colours in text. auto means on a terminal, unless NO_COLOR is set in the environment."),
+				logging.ColorAuto, logging.ColorAlways, logging.ColorNever),
+		},
+		elements: func(c *Config) []any { return []any{&c.Log} },
+	},
+	{
+		name: "log.components",
+		text: "The level of one part of the broker. An empty level is that of [log].",
+		keys: []key{
+			component(logging.Broker, func(s *Components) *Level { return &s.Broker },
+				"Start, stop, routing, wills."),
+			component(logging.Client, func(s *Components) *Level { return &s.Client },
+				"Connections and sessions of single clients."),
+			component(logging.Storage, func(s *Components) *Level { return &s.Storage },
+				"The log on disk: recovery, commits, damage."),
+			component(logging.Index, func(s *Components) *Level { return &s.Index },
+				"The index beside the log: checkpoints, rebuilding."),
+			component(logging.Listener, func(s *Components) *Level { return &s.Listener },
+				"Listening sockets."),
+			component(logging.Retention, func(s *Components) *Level { return &s.Retention },
+				"What is removed from disk, and who lost something by it."),
+		},
+		elements: func(c *Config) []any { return []any{&c.Log.Components} },
+	},
+	{
+		name: "storage",
+		text: "The directory that holds every message and session.",
+		keys: []key{
+			setting("dir", func(s *Storage) any { return &s.Dir },
+				"The data directory. It is created if need be. A relative path starts at the working directory.").needed(),
+			setting("segment_size", func(s *Storage) any { return &s.SegmentSize },
+				"The size of one file of the log. Disk space comes and goes in these steps.\n"+
+					"A packet may take at most half of it.").
+				size(64*KiB, GiB).multipleOf(4096),
+			setting("max_bytes", func(s *Storage) any { return &s.MaxBytes },
+				"The budget of the whole directory, at least four segments.\n"+
+					"When it is used up, the oldest segment goes; what a client loses by that is in the loss ledger.").
+				size(4*64*KiB, 1024*TiB),
+			setting("max_age", func(s *Storage) any { return &s.MaxAge },
+				"Segments whose messages are all older go, even if there is room.").
+				time(second, century).orZero("no limit"),
+			setting("checkpoint_bytes", func(s *Storage) any { return &s.CheckpointBytes },
+				"After this much new log the index is brought up to date on disk. More of it means a longer start after a crash.").
+				size(64*KiB, GiB),
+			setting("checkpoint_interval", func(s *Storage) any { return &s.CheckpointInterval },
+				"The index is brought up to date after this time too, if anything changed.").
+				time(second/10, Duration(time.Hour)),
+			setting("mapped_segments", func(s *Storage) any { return &s.MappedSegments },
+				"How many full segments stay mapped for reading, beside the one that is written.\n"+
+					"This is address space, of which only the pages in use take memory.").
+				count(0, 1024),
+		},
+		elements: func(c *Config) []any { return []any{&c.Storage} },
+	},
+	{
+		name: "durability",
+		text: "When a message counts as stored, so that it may be acknowledged, and what a power cut can then cost:\n" +
+			"always: when it is on stable storage; nothing. interval: when it is written to the log; at most the interval.\n" +
+			"os: when it is written to the log; what the kernel held back. The death of the broker alone costs nothing in any class.",
+		keys: []key{
+			oneOf(setting("default", func(s *Durability) any { return &s.Default },
+				"The class of topics that no rule names."), classes...),
+			setting("interval", func(s *Durability) any { return &s.Interval },
+				"The time between syncs in class interval: the most that a power cut can cost.").
+				time(Duration(time.Millisecond), Duration(10*time.Minute)),
+			oneOf(setting("sessions", func(s *Durability) any { return &s.Sessions },
+				"The class of subscriptions and other session events."), classes...).
+				orEmpty("the strongest class in use"),
+		},
+		elements: func(c *Config) []any { return []any{&c.Durability} },
+	},
+	{
+		name: "durability.rules",
+		form: list,
+		text: "A class for the topics of a filter. Each filter may have one rule.",
+		keys: []key{
+			setting("filter", func(s *DurabilityRule) any { return &s.Filter },
+				"An MQTT topic filter; + and # mean what they mean in a subscription.").filter(),
+			oneOf(setting("class", func(s *DurabilityRule) any { return &s.Class },
+				"The class of these topics."), classes...).needed(),
+		},
+		elements: func(c *Config) []any { return pointers(c.Durability.Rules) },
+		add: func(c *Config, _ string) any {
+			return grow(&c.Durability.Rules, DurabilityRule{})
+		},
+		sample: &DurabilityRule{Filter: "alarms/#", Class: ClassAlways},
+	},
+	{
+		name: "retention",
+		form: list,
+		text: "A limit for the topics of a filter, within the budget of [storage]. Each filter may have one rule.",
+		keys: []key{
+			setting("filter", func(s *Retention) any { return &s.Filter },
+				"An MQTT topic filter; + and # mean what they mean in a subscription.").filter(),
+			setting("max_bytes", func(s *Retention) any { return &s.MaxBytes },
+				"What these topics may take up.").
+				size(1, 1024*TiB).orZero("no limit of their own"),
+			setting("max_age", func(s *Retention) any { return &s.MaxAge },
+				"How long their messages are kept.").
+				time(second, century).orZero("no limit of their own"),
+			oneOf(setting("on_full", func(s *Retention) any { return &s.OnFull },
+				"When there is no room: drop-oldest makes some, reject-new refuses the publish with reason 0x97, quota exceeded."),
+				DropOldest, RejectNew),
+		},
+		elements: func(c *Config) []any { return pointers(c.Retention) },
+		add: func(c *Config, _ string) any {
+			return grow(&c.Retention, newRetention())
+		},
+		sample: &Retention{Filter: "telemetry/#", MaxBytes: GiB, MaxAge: 7 * Day, OnFull: DropOldest},
+	},
+	{
+		name: "sessions",
+		text: "What one client may ask the broker to keep for it.",
+		keys: []key{
+			setting("max_expiry", func(s *Sessions) any { return &s.MaxExpiry },
+				"A session ends when its client has been away for this long, whatever expiry the client asked for.\n"+
+					"It is also the expiry of 3.1.1 clients that connect with clean session 0.").
+				time(second, maxSessionTime).orZero("no cap").wholeSeconds(),
+			setting("max_inflight", func(s *Sessions) any { return &s.MaxInflight },
+				"QoS 1 and 2 messages on their way to a client that does not ask for fewer itself.").count(1, 65_535),
+			setting("receive_maximum", func(s *Sessions) any { return &s.ReceiveMaximum },
+				"QoS 1 and 2 messages that a client may have on their way to the broker. MQTT 5 clients are told so.").
+				count(1, 65_535),
+			setting("outbox", func(s *Sessions) any { return &s.Outbox },
+				"Messages waiting in memory for a client that is slow, each a few dozen bytes.\n"+
+					"Beyond them the session reads from the log on disk instead; nothing is lost by that.").count(16, maxCount),
+			setting("queue_qos0", func(s *Sessions) any { return &s.QueueQoS0 },
+				"Whether a session that was away also gets the QoS 0 messages that it missed."),
+			setting("max_subscriptions", func(s *Sessions) any { return &s.MaxSubscriptions },
+				"Subscriptions of one session; more are refused with reason 0x97, quota exceeded. Each takes some hundred bytes of\n"+
+					"memory while its client is connected, so this bounds what a client can take: about 200 KB at 1000.").
+				count(1, maxCount),
+			setting("max_client_id", func(s *Sessions) any { return &s.MaxClientID },
+				"The longest client identifier, in bytes. MQTT grants every client 23.").count(23, 65_535),
+		},
+		elements: func(c *Config) []any { return []any{&c.Sessions} },
+	},
+	{
+		name: "limits",
+		text: "What the broker accepts, on every server that does not say otherwise.",
+		keys: []key{
+			setting("max_packet_size", func(s *Limits) any { return &s.MaxPacketSize },
+				"The largest MQTT packet, at most half of storage.segment_size. MQTT 5 clients are told so.").
+				size(KiB, maxPacketSize),
+			setting("max_connections", func(s *Limits) any { return &s.MaxConnections },
+				"Connections at one time, on all servers together.").count(1, maxCount),
+			setting("max_topic_levels", func(s *Limits) any { return &s.MaxTopicLevels },
+				"Levels of a topic or filter, the parts between slashes.").count(4, 10_000),
+			setting("connect_timeout", func(s *Limits) any { return &s.ConnectTimeout },
+				"How long a new connection may take to send its CONNECT.").
+				time(second/10, Duration(10*time.Minute)),
+			setting("max_keep_alive", func(s *Limits) any { return &s.MaxKeepAlive },
+				"The longest keep alive. MQTT 5 clients that ask for more, or for none, are told to use this one.").
+				time(second, secondsMQTT).orZero("whatever the client asks for").wholeSeconds(),
+			setting("write_timeout", func(s *Limits) any { return &s.WriteTimeout },
+				"A client that takes no data for this long is disconnected.").
+				time(second/10, Duration(time.Hour)).orZero("no limit"),
+			setting("max_topic_alias", func(s *Limits) any { return &s.MaxTopicAlias },
+				"Topic aliases that an MQTT 5 client may set up.").count(0, 65_535),
+		},
+		elements: func(c *Config) []any { return []any{&c.Limits} },
+	},
+	{
+		name: "servers",
+		form: named,
+		text: "One table for each address to listen on, under a name of lower case letters, digits, - and _.\n" +
+			"All versions of MQTT are spoken on each. A file that has any server replaces the one below.",
+		keys: []key{
+			setting("listen", func(s *Server) any { return &s.Listen },
+				"Host and port, as in \"0.0.0.0:1883\" or \"[::]:1883\"; for type unix, the path of the socket.\n"+
+					"There is no authentication yet: whoever reaches the address may read and write everything.").needed(),
+			oneOf(setting("type", func(s *Server) any { return &s.Type },
+				"The transport."), TCP, Unix),
+			setting("max_connections", func(s *Server) any { return &s.MaxConnections },
+				"Connections at one time on this server, within limits.max_connections.").
+				count(1, maxCount).orZero("limits.max_connections"),
+			setting("max_packet_size", func(s *Server) any { return &s.MaxPacketSize },
+				"The largest MQTT packet on this server.").
+				size(KiB, maxPacketSize).orZero("limits.max_packet_size"),
+			setting("connect_timeout", func(s *Server) any { return &s.ConnectTimeout },
+				"How long a new connection may take to send its CONNECT.").
+				time(second/10, Duration(10*time.Minute)).orZero("limits.connect_timeout"),
+		},
+		elements: func(c *Config) []any { return pointers(c.Servers) },
+		add: func(c *Config, name string) any {
+			return grow(&c.Servers, newServer(name))
+		},
+	},
+}
+
+func component(name logging.Component, field func(*Components) *Level, text string) key {
+	k := setting(string(name), func(s *Components) any { return field(s) }, text)
+	return oneOf(k, levels...).orEmpty("log.level")
+}
+
+func pointers[T any](elements []T) []any {
+	all := make([]any, len(elements))
+	for i := range elements {
+		all[i] = &elements[i]
+	}
+	return all
+}
+
+func grow[T any](elements *[]T, more T) any {
+	*elements = append(*elements, more)
+	return &(*elements)[len(*elements)-1]
+}
+
+func sectionNamed(name string) *section {
+	for i := range sections {
+		if sections[i].name == name {
+			return &sections[i]
+		}
+	}
+	return nil
+}
+
+func (s *section) keyNamed(name string) *key {
+	for i := range s.keys {
+		if s.keys[i].name == name {
+			return &s.keys[i]
+		}
+	}
+	return nil
+}
+
+// elementName is the full name of the section's i-th element: "log", "retention[0]", "servers.main".
+func (s *section) elementName(i int, element any) string {
+	switch s.form {
+	case list:
+		return fmt.Sprintf("%s[%d]", s.name, i)
+	case named:
+		return s.name + "." + element.(*Server).Name
+	}
+	return s.name
+}
+
+// title is how the section is written in text for people: "[log]", "[[retention]]", "[servers.NAME]".
+func (s *section) title() string {
+	switch s.form {
+	case list:
+		return "[[" + s.name + "]]"
+	case named:
+		return "[" + s.name + ".NAME]"
+	}
+	return "[" + s.name + "]"
+}
+
+// allowed says in words which values the key takes; empty if any of its type.
+func (k *key) allowed() string {
+	var parts []string
+	if k.unit != nil {
+		words := fmt.Sprintf("%v to %v", k.unit(k.min), k.unit(k.max))
+		if k.multiple > 1 {
+			words += fmt.Sprintf(", a multiple of %d", k.multiple)
+		}
+		if k.wholeSecs {
+			words += ", in whole seconds"
+		}
+		parts = append(parts, words)
+	}
+	if k.zero != "" {
+		parts = append(parts, "0 = "+k.zero)
+	}
+	var choices []string
+	for _, choice := range k.choices {
+		if choice != "" {
+			choices = append(choices, strconv.Quote(choice))
+		}
+	}
+	if len(choices) > 0 {
+		parts = append(parts, strings.Join(choices, ", "))
+	}
+	if k.empty != "" {
+		parts = append(parts, `"" = `+k.empty)
+	}
+	return strings.Join(parts, "; ")
+}
