@@ -1,0 +1,139 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// FS is everything the log asks of a file system. It is a seam: tests put a
+// file system under the log that loses power.
+type FS interface {
+	// Create makes a new file of the given size with its blocks reserved,
+	// syncs it, and maps it for writing. It fails if the file exists. The
+	// directory entry is not durable until SyncDir.
+	Create(path string, size int64) (Mapping, error)
+	// Map maps a whole existing file.
+	Map(path string, writable bool) (Mapping, error)
+	// Truncate cuts or extends a file and syncs it.
+	Truncate(path string, size int64) error
+	Rename(from, to string) error
+	Remove(path string) error
+	SyncDir(dir string) error
+	// List names the files of a directory with their sizes.
+	List(dir string) ([]FileInfo, error)
+	MkdirAll(dir string) error
+	// Free is the space that a user may still fill, in bytes; negative if unknown.
+	Free(dir string) int64
+}
+
+// FileInfo is one row of a directory.
+type FileInfo struct {
+	Name string
+	Size int64
+	Dir  bool
+}
+
+// Mapping is a file in memory. Bytes must not be touched after Unmap.
+type Mapping interface {
+	Bytes() []byte
+	// Flush puts [from, to) on stable storage.
+	Flush(from, to int) error
+	// Populate makes [from, to) writable without faults, if the system can.
+	Populate(from, to int)
+	// Forget lets the process drop its view of [from, to) to keep the
+	// resident set small; the bytes stay in the kernel and can be read again.
+	Forget(from, to int)
+	Unmap() error
+}
+
+// OS is the real file system.
+type OS struct{}
+
+// Create implements FS.
+func (OS) Create(path string, size int64) (m Mapping, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		err = errors.Join(err, f.Close())
+		if err != nil {
+			if m != nil {
+				err = errors.Join(err, m.Unmap())
+			}
+			m = nil
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	if err := reserve(f, size); err != nil {
+		return nil, fmt.Errorf("reserve %d bytes for %s: %w", size, path, err)
+	}
+	if err := f.Sync(); err != nil {
+		return nil, fmt.Errorf("sync %s: %w", path, err)
+	}
+	return mapFile(f, true)
+}
+
+// Map implements FS.
+func (OS) Map(path string, writable bool) (Mapping, error) {
+	flag := os.O_RDONLY
+	if writable {
+		flag = os.O_RDWR
+	}
+	f, err := os.OpenFile(path, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // a mapping outlives its descriptor
+	return mapFile(f, writable)
+}
+
+// Truncate implements FS.
+func (OS) Truncate(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(size); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// Rename implements FS.
+func (OS) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove implements FS.
+func (OS) Remove(path string) error { return os.Remove(path) }
+
+// MkdirAll implements FS.
+func (OS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
+
+// List implements FS.
+func (OS) List(dir string) ([]FileInfo, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]FileInfo, 0, len(entries))
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since: a running broker's directory moves
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, FileInfo{Name: e.Name(), Size: info.Size(), Dir: e.IsDir()})
+	}
+	return out, nil
+}
+
+// SyncDir implements FS.
+func (OS) SyncDir(dir string) error { return syncDir(filepath.Clean(dir)) }
+
+// Free implements FS.
+func (OS) Free(dir string) int64 { return freeSpace(dir) }

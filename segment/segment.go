@@ -1,0 +1,190 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+)
+
+// populateChunk is how far ahead of the tail pages are made writable: small,
+// because such a page is dirty, and a dirty page is written to flash.
+const populateChunk = 256 << 10
+
+// Segment is one file of the log. Its owner is the Set.
+type Segment struct {
+	FileHead
+	Path string
+
+	set *Set
+	// end is the offset behind the last record that readers may see, without
+	// the seal. Only the appender moves it, and only forward.
+	end atomic.Int64
+
+	// guarded by set.mu
+	m       Mapping
+	pins    int
+	retired bool
+	remove  bool
+	lastUse uint64
+	active  bool // mapped for as long as it is appended to
+
+	// data is the mapping's bytes: set while pins > 0 or active.
+	data []byte
+
+	// only the appender
+	populated int
+	forgotten int
+}
+
+// Create makes an empty segment file, maps it and syncs its header and
+// directory. It is not yet part of a Set.
+func Create(fsys FS, dir string, h FileHead) (*Segment, error) {
+	if h.Size < MinSize || h.Size > MaxSize {
+		return nil, fmt.Errorf("create segment %d: size %d is not in %d..%d", h.Base, h.Size, MinSize, MaxSize)
+	}
+	path := filepath.Join(dir, FileName(h.Base))
+	m, err := fsys.Create(path, h.Size)
+	if err != nil {
+		return nil, fmt.Errorf("create segment: %w", err)
+	}
+	undo := func(err error) error {
+		return errors.Join(err, m.Unmap(), fsys.Remove(path))
+	}
+	EncodeFileHead(m.Bytes(), h)
+	if err := m.Flush(0, FileHeadLen); err != nil {
+		return nil, undo(fmt.Errorf("sync header of %s: %w", path, err))
+	}
+	if err := fsys.SyncDir(dir); err != nil {
+		return nil, undo(fmt.Errorf("sync directory %s: %w", dir, err))
+	}
+	s := &Segment{FileHead: h, Path: path, m: m, data: m.Bytes(), active: true}
+	s.end.Store(FileHeadLen)
+	return s, nil
+}
+
+// Discard removes a created segment that nothing was appended to.
+func (s *Segment) Discard(fsys FS) error {
+	return errors.Join(s.m.Unmap(), fsys.Remove(s.Path), fsys.SyncDir(filepath.Dir(s.Path)))
+}
+
+// Abandon unmaps a segment that was reopened but is not going to be used.
+func (s *Segment) Abandon() error { return s.m.Unmap() }
+
+// End is the position behind the last record.
+func (s *Segment) End() Pos { return s.Base + Pos(s.end.Load()) }
+
+// Limit is the first position that belongs to no record of this segment,
+// whatever is appended: the base of the following segment at the earliest.
+func (s *Segment) Limit() Pos { return s.Base + Pos(s.Size) }
+
+// First is the position of the first record.
+func (s *Segment) First() Pos { return s.Base + FileHeadLen }
+
+// Bytes is the number of bytes that records take.
+func (s *Segment) Bytes() int64 { return s.end.Load() - FileHeadLen }
+
+// Room is the largest PaddedLen sum that can still be appended.
+func (s *Segment) Room() int { return int(s.Size-s.end.Load()) - SealLen }
+
+// Reserve returns the space for the body of the next record. The caller has
+// checked Room, fills all of it and calls Commit; it is the only appender.
+func (s *Segment) Reserve(bodyLen int) []byte {
+	at := int(s.end.Load())
+	if need := at + PaddedLen(bodyLen); need > s.populated {
+		to := min(max(need, s.populated+populateChunk), int(s.Size))
+		s.m.Populate(max(s.populated, at), to)
+		s.populated = to
+	}
+	at += RecordHead
+	return s.data[at : at+bodyLen : at+bodyLen]
+}
+
+// Commit completes the record whose body lies in the space of the last
+// Reserve. It returns the record's position. From here on readers see it.
+func (s *Segment) Commit(bodyLen int, h *Head) Pos {
+	at := int(s.end.Load())
+	encodeRecord(s.data[at:at+RecordHead+bodyLen], s.Salt, h)
+	s.end.Store(int64(at + PaddedLen(bodyLen)))
+	return s.Base + Pos(at)
+}
+
+// Flush puts the records in [from, to) on stable storage. An error is final:
+// the pages may be gone.
+func (s *Segment) Flush(from, to Pos) error {
+	if err := s.m.Flush(s.offset(from), s.offset(to)); err != nil {
+		return fmt.Errorf("sync %s, positions %d to %d: %w", s.Path, from, to, err)
+	}
+	return nil
+}
+
+// Forget drops what lies more than keep bytes behind the tail from the
+// process's resident set. Only the appender calls it.
+func (s *Segment) Forget(keep int) {
+	if to := int(s.end.Load()) - keep; to-s.forgotten >= populateChunk {
+		s.m.Forget(s.forgotten, to)
+		s.forgotten = to
+	}
+}
+
+// offset clips a position to the file.
+func (s *Segment) offset(p Pos) int {
+	if p <= s.Base {
+		return 0
+	}
+	return int(min(p-s.Base, Pos(s.Size)))
+}
+
+// ErrEnd: no record at this position yet, or the segment ends here.
+var ErrEnd = errEnd
+
+// At reads the record at pos, which must be the position of a record or the
+// end. The caller holds a pin. next is the position behind it. With verify
+// the checksum is computed; without, the caller knows that the record was
+// appended by this process. On damage the error is a *Damage whose To is
+// where reading can go on.
+func (s *Segment) At(pos Pos, verify bool) (rec Record, next Pos, err error) {
+	end := int(s.end.Load())
+	off := s.offset(pos)
+	if off < FileHeadLen {
+		off = FileHeadLen
+		pos = s.First()
+	}
+	if off >= end {
+		return rec, 0, ErrEnd
+	}
+	h, body, n, err := decodeRecord(s.data[:end], off, s.Salt, verify)
+	if err != nil {
+		return rec, 0, s.damage(off, end, err)
+	}
+	return Record{Pos: pos, Head: h, Body: body}, s.Base + Pos(n), nil
+}
+
+func (s *Segment) damage(off, end int, cause error) *Damage {
+	if errors.Is(cause, errEnd) {
+		cause = fmt.Errorf("%w: nothing written at offset %d, records were expected up to %d", ErrDamaged, off, end)
+	}
+	to, ok := resync(s.data[:end], off+Align, s.Salt)
+	if !ok {
+		to = end
+	}
+	return &Damage{File: s.Path, From: s.Base + Pos(off), To: s.Base + Pos(to), Err: cause}
+}
+
+// WriteSeal appends the seal in the space that Room has kept for it, syncs
+// the whole segment and cuts the file behind it. Called once nobody appends
+// any more.
+func (s *Segment) WriteSeal(fsys FS, seal Seal, h Head) error {
+	end := int(s.end.Load())
+	seal.End = int64(end)
+	encodeSeal(s.data[end+RecordHead:], seal)
+	h.Kind = KindSeal
+	encodeRecord(s.data[end:end+SealLen], s.Salt, &h)
+	if err := s.m.Flush(0, end+SealLen); err != nil {
+		return fmt.Errorf("sync %s at its seal: %w", s.Path, err)
+	}
+	// Readers stay below end, so cutting under their mapping is safe. Where
+	// a mapped file cannot be cut the reserved blocks stay: untidy, not wrong.
+	_ = fsys.Truncate(s.Path, int64(end+SealLen))
+	return nil
+}

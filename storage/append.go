@@ -1,0 +1,296 @@
+package storage
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"cairnmq/segment"
+)
+
+// reserveForEvents is kept free in the last segment when there is no next
+// one: a full disk refuses messages, but sessions can still settle what is in
+// flight.
+const reserveForEvents = 16 << 10
+
+// AppendMessages appends a batch in order, in one critical section. Each
+// message's Err says whether it was appended; the returned error is that of a
+// log that has ended. end is the position behind the batch and class the
+// strongest class among the messages: both go to Wait before anything is
+// acknowledged.
+func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
+	h := l.now()
+	h.Kind = KindMessage
+	l.seq.Lock()
+	defer l.seq.Unlock()
+	if err := l.usableLocked(); err != nil {
+		return 0, 0, err
+	}
+	for i := range msgs {
+		m := &msgs[i]
+		c, rule := l.rules.classify(m.Topic)
+		n := m.bodyLen()
+		if m.Err = l.admitLocked(rule, n); m.Err != nil {
+			continue
+		}
+		m.encode(l.seq.active.Reserve(n))
+		h.Flags, h.ID, h.Expiry = m.flags(), m.PacketID, m.Expiry
+		l.commitLocked(n, &h, c)
+		l.stats.PayloadBytes.Add(uint64(len(m.Payload)))
+		l.stats.Messages.Add(1)
+		class = max(class, c)
+	}
+	return l.publishLocked(), class, nil
+}
+
+// admitLocked checks quota and room for one message.
+func (l *Log) admitLocked(rule *ruleState, n int) error {
+	if rule != nil && rule.refuses() {
+		return ErrQuota
+	}
+	if err := l.roomLocked(anybody, n, reserveForEvents); err != nil {
+		return err
+	}
+	if rule != nil {
+		rule.bytes.Add(int64(segment.PaddedLen(n)))
+	}
+	return nil
+}
+
+// Event is a session event or another record that is not a message.
+type Event struct {
+	Kind  Kind
+	Flags uint8
+	ID    uint16
+	Body  []byte // copied by Append
+}
+
+// AppendEvents appends events in order, with the durability class of
+// sessions. pos is the position of the first.
+func (l *Log) AppendEvents(events ...Event) (pos, end Pos, err error) {
+	return l.appendEvents(anybody, events...)
+}
+
+func (l *Log) appendEvents(who caller, events ...Event) (pos, end Pos, err error) {
+	h := l.now()
+	l.seq.Lock()
+	defer l.seq.Unlock()
+	if err := l.usableLocked(); err != nil {
+		return 0, 0, err
+	}
+	for i := range events {
+		e := &events[i]
+		if err := l.roomLocked(who, len(e.Body), 0); err != nil {
+			return 0, 0, err
+		}
+		copy(l.seq.active.Reserve(len(e.Body)), e.Body)
+		h.Kind, h.Flags, h.ID = e.Kind, e.Flags, e.ID
+		p := l.commitLocked(len(e.Body), &h, *l.o.SessionClass)
+		if i == 0 {
+			pos = p
+		}
+	}
+	return pos, l.publishLocked(), nil
+}
+
+// appendCarry appends a retained message again with its old clock, so that
+// its expiry goes on counting. The keeper calls it.
+func (l *Log) appendCarry(rec *Record) (Pos, error) {
+	h := rec.Head
+	body := rec.Body
+	orig := rec.Pos
+	if h.Flags&FlagCarried != 0 {
+		body = body[8:]
+	}
+	h.Flags |= FlagCarried
+	h.ID = 0
+	n := 8 + len(body)
+	l.seq.Lock()
+	defer l.seq.Unlock()
+	if err := l.usableLocked(); err != nil {
+		return 0, err
+	}
+	if err := l.roomLocked(theKeeper, n, 0); err != nil {
+		return 0, err
+	}
+	b := l.seq.active.Reserve(n)
+	binary.LittleEndian.PutUint64(b, uint64(orig))
+	copy(b[8:], body)
+	l.commitLocked(n, &h, *l.o.DefaultClass)
+	return l.publishLocked(), nil
+}
+
+func (l *Log) usableLocked() error {
+	if e := l.failed.Load(); e != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, *e)
+	}
+	if l.seq.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// commitLocked completes the record in the reserved space and keeps the books
+// of its class.
+func (l *Log) commitLocked(bodyLen int, h *segment.Head, c Class) Pos {
+	pos := l.seq.active.Commit(bodyLen, h)
+	switch c {
+	case ClassAlways:
+		if l.seq.firstAlways == 0 {
+			l.seq.firstAlways = pos
+		}
+		l.seq.lastAlways = pos
+	case ClassInterval:
+		if !l.seq.dirty {
+			l.seq.dirty = true
+			l.syncer.arm(l.o.SyncInterval)
+		}
+	}
+	n := segment.PaddedLen(bodyLen)
+	l.seq.sinceCheckpoint += int64(n)
+	l.stats.Records.Add(1)
+	l.stats.AppendedBytes.Add(uint64(n))
+	return pos
+}
+
+// publishLocked shows the appended records: to everybody who may see them.
+func (l *Log) publishLocked() Pos {
+	end := l.seq.active.End()
+	l.head.Store(uint64(end))
+	l.commitTo()
+	l.seq.active.Forget(residentTail)
+	if l.seq.sinceCheckpoint >= l.o.CheckpointBytes {
+		l.seq.sinceCheckpoint = 0
+		l.keeper.poke(&l.keeper.checkpointDue)
+	}
+	return end
+}
+
+// residentTail is how much of the active segment stays in the process's
+// resident set: what live subscribers are about to read.
+const residentTail = 4 << 20
+
+// commitTo recomputes the committed position; seq is held.
+func (l *Log) commitTo() {
+	c := uint64(l.head.Load())
+	if f := l.seq.firstAlways; f != 0 {
+		c = uint64(f)
+	}
+	l.committed.Store(c)
+}
+
+// caller tells the keeper's own appends, which cannot wait for the keeper,
+// from all others.
+type caller bool
+
+const (
+	anybody   caller = false
+	theKeeper caller = true
+)
+
+// createNextLocked is the keeper creating the next segment in the middle of
+// making room: what it appends is small and is what frees a whole segment.
+func (l *Log) createNextLocked(need int) error {
+	l.seq.wanted = max(l.seq.wanted, need)
+	l.seq.Unlock()
+	defer l.seq.Lock()
+	size, ok := l.wantedSize()
+	if !ok {
+		return l.Err()
+	}
+	return l.replaceNext(size)
+}
+
+// roomLocked makes sure that the active segment has room for a body of n
+// bytes, going over to the next segment if needed, with spare bytes left over
+// when there is no next one. It may let go of the lock while it waits for the
+// keeper, which alone creates segments.
+func (l *Log) roomLocked(who caller, n, spare int) error {
+	need := segment.PaddedLen(n)
+	if n > segment.MaxBody {
+		return fmt.Errorf("%w: %d bytes", ErrTooLarge, n)
+	}
+	for {
+		room := l.seq.active.Room()
+		switch {
+		case room >= need && (l.seq.next != nil || room >= need+spare):
+			return nil
+		case l.seq.next != nil && l.seq.next.Room() >= need:
+			l.rollLocked()
+			continue
+		}
+		var err error
+		if who == theKeeper {
+			err = l.createNextLocked(need)
+		} else {
+			err = l.awaitNextLocked(need, spare)
+		}
+		if err != nil {
+			// Events may use what messages must leave.
+			if spare == 0 && l.seq.active.Room() >= need {
+				return nil
+			}
+			return err
+		}
+		if err := l.usableLocked(); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitNextLocked asks the keeper for the next segment, with room for need
+// bytes, and waits for the outcome of its attempt.
+func (l *Log) awaitNextLocked(need, spare int) error {
+	l.seq.wanted = max(l.seq.wanted, need)
+	if spare == 0 {
+		l.seq.wantedByEvent = true
+	}
+	if l.seq.full && spare > 0 {
+		return ErrFull // known; the keeper tries again by itself
+	}
+	attempt := l.seq.attempts
+	l.keeper.poke(&l.keeper.rolled)
+	for l.seq.attempts == attempt && !l.seq.closed && l.Err() == nil {
+		l.seq.attempted.Wait()
+	}
+	if l.seq.next == nil || l.seq.next.Room() < need {
+		if l.seq.active.Room() >= need+spare {
+			return nil // somebody else has gone over to a new one
+		}
+		return ErrFull
+	}
+	return nil
+}
+
+// rollLocked makes the next segment the active one.
+func (l *Log) rollLocked() {
+	next := l.seq.next
+	l.seq.next = nil
+	l.set.Add(next)
+	l.seq.active = next
+	l.seq.unsynced = append(l.seq.unsynced, next)
+	l.head.Store(uint64(next.First()))
+	l.keeper.poke(&l.keeper.rolled)
+}
+
+func (l *Log) fullLocked(why error) {
+	if !l.seq.full {
+		l.seq.full = true
+		l.seq.room = make(chan struct{})
+		l.log.Warn("no room for the next segment: publishers are refused or held back until there is", "dir", l.dir, "why", why)
+	}
+}
+
+func (l *Log) roomCameLocked() {
+	if l.seq.full {
+		l.seq.full = false
+		close(l.seq.room)
+		l.log.Info("there is room again")
+	}
+}
+
+// createSegment makes a segment file and its durable directory entry.
+func (l *Log) createSegment(base Pos, size int64) (*segment.Segment, error) {
+	return segment.Create(l.o.FS, l.segmentDir(), segment.FileHead{
+		LogID: l.id, Base: base, Size: size, Salt: newSalt(), Boot: l.boot, Created: l.o.Now().UnixNano(),
+	})
+}

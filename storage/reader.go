@@ -1,0 +1,85 @@
+package storage
+
+import (
+	"errors"
+
+	"cairnmq/segment"
+)
+
+// Reader reads committed records by position. It holds a pin on one segment;
+// records are valid until the next call that may change the segment, or
+// Release. A Reader belongs to one goroutine at a time.
+type Reader struct {
+	l   *Log
+	seg *segment.Segment
+}
+
+// NewReader returns a reader that holds nothing yet.
+func (l *Log) NewReader() *Reader { return &Reader{l: l} }
+
+// Init makes a zero Reader usable, for those who embed one.
+func (r *Reader) Init(l *Log) { r.l = l }
+
+// Release lets go of the mapping. The reader can be used again.
+func (r *Reader) Release() {
+	if r.seg != nil {
+		r.seg.Unpin()
+		r.seg = nil
+	}
+}
+
+// Holds reports whether reading pos needs no other segment than the one that
+// is pinned, so that bytes handed out before stay valid.
+func (r *Reader) Holds(pos Pos) bool {
+	return r.seg != nil && pos >= r.seg.Base && pos < r.seg.Limit()
+}
+
+// Get reads the record at exactly pos. ErrGone means that it was dropped.
+func (r *Reader) Get(pos Pos) (Record, error) {
+	rec, _, err := r.Next(pos)
+	if err == nil && rec.Pos != pos {
+		return rec, ErrGone
+	}
+	if errors.Is(err, ErrEnd) {
+		return rec, ErrGone
+	}
+	return rec, err
+}
+
+// Next reads the record at pos or, when that position was dropped or lies in
+// an unused range, the first one behind it. next is where to go on. ErrEnd
+// means that nothing is committed there yet. A *segment.Damage says where
+// reading can go on.
+func (r *Reader) Next(pos Pos) (rec Record, next Pos, err error) {
+	for {
+		if pos >= r.l.Committed() {
+			return rec, 0, ErrEnd
+		}
+		if !r.Holds(pos) {
+			if err := r.pin(pos); err != nil {
+				return rec, 0, err
+			}
+			pos = max(pos, r.seg.First())
+		}
+		rec, next, err = r.seg.At(pos, pos < r.l.recoveredEnd)
+		if err == nil || !errors.Is(err, ErrEnd) {
+			return rec, next, err
+		}
+		// Committed lies behind the end of this segment, so there is more.
+		pos = r.seg.Limit()
+	}
+}
+
+func (r *Reader) pin(pos Pos) error {
+	r.Release()
+	seg, err := r.l.set.Pin(pos)
+	if err != nil {
+		var d *segment.Damage
+		if errors.As(err, &d) {
+			d.To = seg.Limit()
+		}
+		return err
+	}
+	r.seg = seg
+	return nil
+}
