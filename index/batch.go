@@ -46,7 +46,7 @@ func (b *Batch) Apply() error {
 		return err
 	}
 	// Pebble would wait for the disk, however long, once its queue is full.
-	if err, _ := x.health.flushState(); err != nil && x.pending.Load() >= x.opts.MemTableBytes {
+	if _, err := x.health.flushState(); err != nil && x.pending.Load() >= x.opts.MemTableBytes {
 		return fmt.Errorf("apply to index: memtables are full and cannot be flushed: %w", err)
 	}
 	size := int64(b.b.Len()) + perRow*int64(b.b.Count())

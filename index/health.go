@@ -90,10 +90,10 @@ func (h *health) fatalErr() error {
 
 // flushState returns why the last flush failed, if it did, and a channel that
 // is closed when one fails from now on.
-func (h *health) flushState() (error, <-chan struct{}) {
+func (h *health) flushState() (retry <-chan struct{}, failure error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.flush, h.retry
+	return h.retry, h.flush
 }
 
 func (h *health) listener() *pebble.EventListener {

@@ -244,7 +244,7 @@ func (x *Index) Flush() error {
 		return err
 	}
 	covered := x.pending.Load()
-	_, retry := x.health.flushState()
+	retry, _ := x.health.flushState()
 	done, err := x.db.AsyncFlush()
 	if err != nil {
 		return fmt.Errorf("flush index: %w", err)
@@ -259,7 +259,7 @@ func (x *Index) Flush() error {
 
 // awaitFlush waits for done, if there is one, or the next failure.
 func (x *Index) awaitFlush(done <-chan struct{}) error {
-	_, retry := x.health.flushState()
+	retry, _ := x.health.flushState()
 	return x.awaitFlushOr(done, retry)
 }
 
@@ -281,7 +281,7 @@ func (x *Index) awaitFlushOr(done, retry <-chan struct{}) error {
 	if err := x.health.fatalErr(); err != nil {
 		return err
 	}
-	failure, _ := x.health.flushState()
+	_, failure := x.health.flushState()
 	if failure == nil {
 		failure = errors.New("another flush failed")
 	}

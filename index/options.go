@@ -59,6 +59,8 @@ const (
 
 	// filterBits per key make one in a hundred wrong. They earn their keep on
 	// postings: whoever catches up asks every segment for a topic that few have.
+	// Such a miss in 40 MB takes 1.6 us rather than 2.5, and above all reads
+	// nothing once the filters, a byte and a quarter a key, are in the cache.
 	filterBits = 10
 
 	manifestBytes = 1 << 20 // read whole at Open

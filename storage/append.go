@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"cairnmq/segment"
@@ -25,11 +26,19 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 	if err := l.usableLocked(); err != nil {
 		return 0, 0, err
 	}
+	var full error
 	for i := range msgs {
 		m := &msgs[i]
 		c, rule := l.rules.classify(m.Topic)
 		n := m.bodyLen()
+		if full != nil {
+			m.Err = full // a smaller one behind it must not overtake it
+			continue
+		}
 		if m.Err = l.admitLocked(rule, n); m.Err != nil {
+			if errors.Is(m.Err, ErrFull) {
+				full = m.Err
+			}
 			continue
 		}
 		m.encode(l.seq.active.Reserve(n))

@@ -42,6 +42,13 @@ type Sink interface {
 	Batch() Flusher
 }
 
+// SegmentSink is a Sink that wants to know when the view goes over to the next
+// segment, and the Topics that it has seen are let go.
+type SegmentSink interface {
+	Sink
+	NewSegment()
+}
+
 // Flusher carries on what a batch of routed messages has begun.
 type Flusher interface{ Flush() }
 
@@ -227,6 +234,9 @@ func (l *Log) viewNextSegment() bool {
 	v.seg, v.pos, v.partial = seg, seg.First(), false
 	v.topics = make(map[string]*Topic, len(v.topics))
 	v.tally = tally{}
+	if s, ok := v.sink.(SegmentSink); ok {
+		s.NewSegment()
+	}
 	return true
 }
 

@@ -1,0 +1,80 @@
+package broker
+
+import (
+	"sync"
+
+	"cairnmq/mqtt/packet"
+)
+
+// clients are the open sessions by client id. claim serialises everything
+// that opens or ends the session of one id.
+type clients struct {
+	mu     sync.Mutex
+	open   map[string]*session
+	claims map[string]*claim
+}
+
+type claim struct {
+	mu      sync.Mutex
+	waiters int
+}
+
+func newClients() *clients {
+	return &clients{open: make(map[string]*session), claims: make(map[string]*claim)}
+}
+
+// claim waits until nobody else opens or ends the session of id.
+func (t *clients) claim(id string) (release func()) {
+	t.mu.Lock()
+	c := t.claims[id]
+	if c == nil {
+		c = &claim{}
+		t.claims[id] = c
+	}
+	c.waiters++
+	t.mu.Unlock()
+	c.mu.Lock()
+	return func() {
+		c.mu.Unlock()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if c.waiters--; c.waiters == 0 {
+			delete(t.claims, id)
+		}
+	}
+}
+
+func (t *clients) get(id string) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open[id]
+}
+
+func (t *clients) add(s *session, limit int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.open) >= limit {
+		return &packet.Error{Code: packet.ServerBusy, Reason: "the limit of connections is reached"}
+	}
+	t.open[s.id] = s
+	return nil
+}
+
+// remove takes s out, unless another session has taken its place.
+func (t *clients) remove(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.open[s.id] == s {
+		delete(t.open, s.id)
+	}
+}
+
+func (t *clients) all() []*session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := make([]*session, 0, len(t.open))
+	for _, s := range t.open {
+		list = append(list, s)
+	}
+	return list
+}

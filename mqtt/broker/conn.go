@@ -1,0 +1,166 @@
+package broker
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// readBufSize is the size of the shared read buffers. A connection holds one
+// only while it has bytes that are not yet handled.
+const readBufSize = 64 << 10
+
+var readBufs = sync.Pool{New: func() any { b := make([]byte, readBufSize); return &b }}
+
+// conn is a network connection with its read buffer. Reading belongs to the
+// goroutine of the connection, writing to the session's flusher.
+type conn struct {
+	nc   net.Conn
+	raw  syscall.RawConn // nil if the transport has no descriptor of its own
+	peer string
+
+	// buf[r:w] are bytes that were read and not yet handled. pooled is the
+	// buffer to give back, nil if buf was made for a large packet.
+	buf    []byte
+	r, w   int
+	pooled *[]byte
+
+	maxPacket int // bytes
+
+	lastRead atomic.Int64 // instant of the last bytes, for the keep alive
+
+	// for the callbacks of raw, which are made once so that they cost nothing
+	readFn  func(fd uintptr) bool
+	readN   int
+	readErr error
+
+	writeFn  func(fd uintptr) bool
+	writeBuf []byte
+	writeN   int
+	writeErr error
+}
+
+func newConn(nc net.Conn) *conn {
+	c := &conn{nc: nc, peer: nc.RemoteAddr().String()}
+	if sc, ok := nc.(syscall.Conn); ok && rawSupported {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw = raw
+			c.readFn, c.writeFn = c.rawRead, c.rawWrite
+		}
+	}
+	return c
+}
+
+// space makes sure that there is room behind w for at least one byte.
+func (c *conn) space() {
+	if c.buf == nil {
+		c.pooled = readBufs.Get().(*[]byte)
+		c.buf = *c.pooled
+		c.r, c.w = 0, 0
+	}
+	if c.w < len(c.buf) {
+		return
+	}
+	if c.r > 0 {
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+		return
+	}
+	// A packet larger than the buffer: grow with what has really come, so
+	// that an announced length costs nothing.
+	c.setBuf(append(c.buf[:c.w:c.w], make([]byte, c.w)...))
+}
+
+func (c *conn) setBuf(b []byte) {
+	if c.pooled != nil {
+		readBufs.Put(c.pooled)
+		c.pooled = nil
+	}
+	c.buf = b
+}
+
+// consumed says that n more bytes are handled.
+func (c *conn) consumed(n int) {
+	if c.r += n; c.r == c.w {
+		c.r, c.w = 0, 0
+	}
+}
+
+// idle gives the buffer back if it is empty.
+func (c *conn) idle() {
+	if c.r == c.w && c.buf != nil {
+		c.setBuf(nil)
+		c.r, c.w = 0, 0
+	}
+}
+
+// fill waits for bytes. While it waits, an empty connection holds no buffer.
+func (c *conn) fill() error {
+	n, err := c.read()
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return io.EOF
+	}
+	c.w += n
+	return nil
+}
+
+func (c *conn) read() (int, error) {
+	if c.raw == nil {
+		c.space()
+		return c.nc.Read(c.buf[c.w:])
+	}
+	c.idle()
+	if err := c.raw.Read(c.readFn); err != nil {
+		return 0, err
+	}
+	return c.readN, c.readErr
+}
+
+// tryWrite writes what the socket takes at once. more is what it did not.
+func (c *conn) tryWrite(b []byte) (more []byte, err error) {
+	if c.raw == nil {
+		return b, nil
+	}
+	c.writeBuf = b
+	err = c.raw.Write(c.writeFn)
+	c.writeBuf = nil
+	if err == nil {
+		err = c.writeErr
+	}
+	return b[c.writeN:], err
+}
+
+// write writes all of b, or fails.
+func (c *conn) write(b []byte, timeout time.Duration) error {
+	if timeout > 0 {
+		if err := c.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+			return err
+		}
+	}
+	_, err := c.nc.Write(b)
+	return err
+}
+
+// epoch is what instants of the monotonic clock count from: a wall clock that
+// jumps must not end connections.
+var epoch = time.Now()
+
+func instant() int64 { return int64(time.Since(epoch)) }
+
+// touch notes that the peer has just been heard.
+func (c *conn) touch() { c.lastRead.Store(instant()) }
+
+// silence is how long ago that was.
+func (c *conn) silence() time.Duration { return time.Duration(instant() - c.lastRead.Load()) }
+
+// closedByPeer tells an end that needs no mention from an error that does.
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

@@ -1,0 +1,369 @@
+package broker
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairnmq/mqtt/logging"
+	"cairnmq/mqtt/packet"
+	proto "cairnmq/mqtt/session"
+	"cairnmq/storage"
+)
+
+// serve is the life of a connection: CONNECT, packets, end. It runs on the
+// connection's own goroutine.
+func (b *Broker) serve(c *conn, server *server) {
+	defer func() { _ = c.nc.Close() }()
+	log := b.clientLog.With(logging.KeyPeer, c.peer, logging.KeyServer, server.Name)
+	p, err := b.awaitConnect(c, server)
+	if err != nil {
+		b.refuse(c, p, err)
+		if !closedByPeer(err) {
+			log.Info("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
+		}
+		return
+	}
+	s, err := b.openSession(c, p, log)
+	if err != nil {
+		b.refuse(c, p, err)
+		log.Warn("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
+		return
+	}
+	s.log.Info("client connected", "version", s.version.String(), "resumed", s.present, "keepalive", s.keepAlive, "expiry", s.expiry)
+	err = s.readLoop()
+	s.finish(err)
+}
+
+// awaitConnect reads the first packet.
+func (b *Broker) awaitConnect(c *conn, server *server) (*packet.Connect, error) {
+	p := &packet.Connect{}
+	if err := c.nc.SetReadDeadline(time.Now().Add(server.ConnectTimeout.Std())); err != nil {
+		return p, err
+	}
+	for {
+		if c.w > c.r {
+			f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], int(server.MaxPacketSize))
+			if err != nil {
+				return p, err
+			}
+			if f.Type != 0 && f.Type != packet.CONNECT || c.buf[c.r]>>4 != byte(packet.CONNECT) {
+				return p, &packet.Error{Code: packet.ProtocolError, Reason: "the first packet is not CONNECT", Cite: "MQTT-3.1.0-1"}
+			}
+			if ok {
+				if err := p.Decode(f.Flags, f.Body); err != nil {
+					return p, err
+				}
+				c.consumed(f.Size)
+				return p, b.checkConnect(p)
+			}
+		}
+		if err := c.fill(); err != nil {
+			return p, err
+		}
+	}
+}
+
+// checkConnect judges a well-formed CONNECT.
+func (b *Broker) checkConnect(p *packet.Connect) error {
+	if len(p.ClientID) > b.cfg.Sessions.MaxClientID {
+		return &packet.Error{Code: packet.ClientIdentifierNotValid, Reason: fmt.Sprintf("client identifier of %d bytes is longer than %d", len(p.ClientID), b.cfg.Sessions.MaxClientID), Cite: "MQTT-3.1.3-8"}
+	}
+	if p.Props.AuthMethod != nil {
+		return &packet.Error{Code: packet.BadAuthenticationMethod, Reason: fmt.Sprintf("authentication method %q is not known", *p.Props.AuthMethod), Cite: "MQTT-4.12.0-1"}
+	}
+	if w := p.Will; w != nil {
+		if code := b.refusal([]byte(w.Topic)); code != 0 {
+			return &packet.Error{Code: code, Reason: fmt.Sprintf("nobody may publish to the will's topic %q", w.Topic)}
+		}
+	}
+	return nil
+}
+
+// refuse answers a CONNECT that is not accepted. Before MQTT 5 a malformed
+// one gets no answer [MQTT311-3.1.4-1].
+func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
+	var e *packet.Error
+	if !errors.As(err, &e) {
+		if !errors.Is(err, storage.ErrFull) {
+			return
+		}
+		e = &packet.Error{Code: packet.QuotaExceeded, Reason: err.Error()}
+	}
+	if p.Version != packet.V5 {
+		if _, ok := e.Code.ConnectReturn(); !ok || !p.Version.Valid() && e.Code != packet.UnsupportedProtocolVersion {
+			return
+		}
+	} else if e.Code == packet.ProtocolError && e.Cite == "MQTT-3.1.0-1" {
+		return
+	}
+	if p.Version == 0 {
+		return // not even the version is known
+	}
+	ack := packet.Connack{Code: e.Code}
+	if p.Version == packet.V5 && wantsProblem(p) {
+		ack.Props.ReasonString = &e.Reason
+	}
+	limit := packet.MaxPacketSize
+	if m := p.Props.MaximumPacketSize; m != nil {
+		limit = int(min(*m, packet.MaxPacketSize))
+	}
+	if out, ok := ack.AppendLimited(nil, p.Version, limit); ok { // [MQTT-3.2.2-19]
+		_ = c.write(out, farewellTime)
+	}
+}
+
+func wantsProblem(p *packet.Connect) bool {
+	return p.Props.RequestProblemInfo == nil || *p.Props.RequestProblemInfo // [MQTT-3.1.2-29]
+}
+
+// capExpiry applies the server's limit.
+func (b *Broker) capExpiry(seconds uint32) uint32 {
+	if b.maxExpiry == 0 {
+		return seconds
+	}
+	return min(seconds, b.maxExpiry)
+}
+
+func newClientID() string {
+	var r [12]byte
+	_, _ = rand.Read(r[:]) // never fails
+	return "cairn-" + hex.EncodeToString(r[:])
+}
+
+// openSession makes the session of an accepted CONNECT: whoever has the
+// client id now is put out first, then the stored state is taken up or thrown
+// away, the log is told, and the client gets its CONNACK.
+func (b *Broker) openSession(c *conn, p *packet.Connect, log logger) (*session, error) {
+	assigned := p.ClientID == ""
+	if assigned {
+		p.ClientID = newClientID() // [MQTT-3.1.3-6], [MQTT-3.2.2-16]
+	}
+	s := b.newSession(c, p, log)
+	unlock := b.clients.claim(p.ClientID)
+	defer unlock()
+	if old := b.clients.get(p.ClientID); old != nil { // [MQTT-3.1.4-3]
+		old.end(closeReason{code: packet.SessionTakenOver, text: "the same client identifier has connected from " + c.peer, takeover: true, cleanStart: p.CleanStart})
+		<-old.done
+	}
+	row, err := b.takeUp(s, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.clients.add(s, b.cfg.Limits.MaxConnections); err != nil {
+		return nil, err
+	}
+	b.log.AttachSession(s.id, s)
+	s.mu.Lock()
+	s.ctrl = s.connack(p, assigned)
+	s.mu.Unlock()
+	b.subscribeRow(s, row)
+	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
+		s.finish(err)
+		return nil, err
+	}
+	c.touch()
+	s.kick(false)
+	return s, nil
+}
+
+func (b *Broker) newSession(c *conn, p *packet.Connect, log logger) *session {
+	s := &session{
+		b: b, id: p.ClientID, version: p.Version, c: c,
+		log:     log.With(logging.KeyClient, p.ClientID),
+		subs:    make(map[string]*subscription),
+		problem: wantsProblem(p),
+		done:    make(chan struct{}),
+	}
+	s.syncInit()
+	s.reader.Init(b.log)
+	limit := b.cfg.Sessions.MaxInflight
+	switch {
+	case p.Version == packet.V5:
+		if e := p.Props.SessionExpiry; e != nil {
+			s.connExpiry = *e
+			s.expiry = b.capExpiry(*e)
+		}
+		limit = 65535
+		if m := p.Props.ReceiveMaximum; m != nil {
+			limit = int(*m)
+		}
+		limit = min(limit, b.cfg.Sessions.MaxInflight)
+		if m := p.Props.MaximumPacketSize; m != nil {
+			s.maxPacket = int(min(*m, packet.MaxPacketSize))
+		}
+	case !p.CleanStart:
+		s.expiry = b.capExpiry(storage.Never) // [MQTT311-3.1.2-4]
+	}
+	s.win.SetLimit(limit)
+	keep := time.Duration(p.KeepAlive) * time.Second
+	if lim := b.cfg.Limits.MaxKeepAlive.Std(); lim > 0 && p.Version == packet.V5 && (keep == 0 || keep > lim) {
+		keep = lim
+	}
+	s.keepAlive = keep
+	s.will = storedWill(p.Will)
+	s.logged = s.expiry > 0 || s.will != nil
+	return s
+}
+
+// takeUp brings in what is stored about the session, or throws it away, and
+// writes down that it is open.
+func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, error) {
+	row, ok, err := b.log.LoadSession(s.id)
+	if err != nil {
+		s.log.Error("the stored session cannot be read; beginning a new one", "error", err)
+		ok = false
+	}
+	if ok {
+		if at, expires := row.Expires(); expires && !b.now().Before(at) || p.CleanStart {
+			if err := b.endSession(row); err != nil { // [MQTT-3.1.2-4]
+				return nil, err
+			}
+			ok = false
+		}
+	}
+	if !ok {
+		row = &storage.SessionRow{ID: s.id, Next: b.log.Routed()} // [MQTT-3.1.2-6]
+	}
+	s.present = ok // [MQTT-3.2.2-3]
+	s.next, s.skipQoS0 = row.Next, row.SkipQoS0
+	if !b.cfg.Sessions.QueueQoS0 {
+		s.skipQoS0 = b.log.Routed()
+	}
+	for _, f := range row.Inflight {
+		s.win.Restore(f.ID, proto.Entry{Pos: uint64(f.Pos), QoS: f.QoS, Retained: f.Retained, Received: f.Received})
+	}
+	s.resend = len(row.Inflight) > 0
+	for _, id := range row.Inbound {
+		s.inbound.Add(id)
+	}
+	if !s.logged && !ok {
+		return row, nil
+	}
+	s.logged = true
+	e := storage.EventOpened(s.id, uint8(s.version), !ok, s.expiry, s.will, row.Next)
+	if err := s.appendEvent(e); err != nil {
+		return nil, err
+	}
+	s.dirty = true
+	return row, nil
+}
+
+// subscribeRow gives the router the subscriptions of a resumed session and
+// finds out whether it has to catch up.
+func (b *Broker) subscribeRow(s *session, row *storage.SessionRow) {
+	b.log.WithView(func(pos storage.Pos) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, x := range row.Subs {
+			sub := &subscription{Sub: x, match: newMatch(&x)}
+			s.subs[x.Filter] = sub
+			b.router.trie.Set(x.Filter, s, sub)
+		}
+		if len(row.Subs) > 0 {
+			b.router.changed()
+		}
+		s.readPos = row.Next
+		if row.Next < pos && len(row.Subs) > 0 {
+			s.mode = catching
+		} else {
+			s.next = max(s.next, pos)
+		}
+	})
+}
+
+// connack is the answer to an accepted CONNECT.
+func (s *session) connack(p *packet.Connect, assigned bool) []byte {
+	ack := packet.Connack{SessionPresent: s.present}
+	if s.version == packet.V5 {
+		cfg := s.b.cfg
+		x := &ack.Props
+		no := false
+		x.SharedSubAvailable = &no
+		if assigned {
+			x.AssignedClientID = &s.id
+		}
+		if s.expiry != s.connExpiry {
+			x.SessionExpiry = &s.expiry
+		}
+		if n := uint16(cfg.Sessions.ReceiveMaximum); n != 65535 {
+			x.ReceiveMaximum = &n
+		}
+		if n := uint16(cfg.Limits.MaxTopicAlias); n > 0 {
+			x.TopicAliasMaximum = &n
+		}
+		if n := uint32(s.b.maxPacket(s.c)); n < packet.MaxPacketSize {
+			x.MaximumPacketSize = &n
+		}
+		if k := uint16(s.keepAlive / time.Second); k != p.KeepAlive {
+			x.ServerKeepAlive = &k // [MQTT-3.1.2-21]
+		}
+	}
+	out, _ := ack.AppendLimited(nil, s.version, s.limit())
+	return out
+}
+
+// finish ends a session's connection: what still waits to leave gets its
+// moment, the flusher ends, and the state goes to the index.
+func (s *session) finish(err error) {
+	s.farewellFor(err)
+	_ = s.c.nc.SetDeadline(time.Now().Add(farewellTime))
+	s.kick(false)
+	s.mu.Lock()
+	s.farewell = true
+	for s.flushing && !s.closed {
+		s.cond.Wait() // the deadline bounds it
+	}
+	s.closed = true
+	s.mu.Unlock()
+	_ = s.c.nc.Close()
+	s.mu.Lock()
+	for s.flushing {
+		s.cond.Wait()
+	}
+	reason := s.reason
+	s.cond.Broadcast()
+	s.mu.Unlock()
+	s.reader.Release()
+	s.c.idle()
+	s.c.setBuf(nil)
+	s.logEnd(reason)
+	s.reportLosses()
+	s.store0(reason)
+	close(s.done)
+}
+
+// farewellFor turns the error that ended the read loop into a reason.
+func (s *session) farewellFor(err error) {
+	var e *packet.Error
+	switch {
+	case errors.As(err, &e):
+		s.end(closeReason{code: e.Code, text: e.Reason, err: err}) // [MQTT-4.13.1-1]
+	case errors.Is(err, errDisconnect):
+		s.end(closeReason{text: "client disconnected"})
+	case errors.Is(err, storage.ErrFull):
+		s.end(closeReason{code: packet.QuotaExceeded, text: "the log has no room", err: err})
+	case s.b.log.Err() != nil:
+		s.end(closeReason{code: packet.UnspecifiedError, text: "the log has failed", err: err})
+	default:
+		s.end(closeReason{text: "connection lost", err: err})
+	}
+}
+
+func (s *session) logEnd(r closeReason) {
+	args := []any{logging.KeyReason, r.text}
+	if r.code != 0 {
+		args = append(args, "code", r.code.String())
+	}
+	var e *packet.Error
+	switch {
+	case r.normal || r.err == nil || closedByPeer(r.err):
+		s.log.Info("client gone", args...)
+	case errors.As(r.err, &e):
+		s.log.Warn("client sent what it must not: closed", append(args, "cite", e.Cite)...)
+	default:
+		s.log.Info("client gone", append(args, logging.Err(r.err))...)
+	}
+}

@@ -1,0 +1,160 @@
+package broker
+
+import (
+	"sync"
+	"time"
+
+	"cairnmq/mqtt/packet"
+	"cairnmq/storage"
+)
+
+func (s *session) syncInit() { s.cond = sync.NewCond(&s.mu) }
+
+// storedWill is a CONNECT's will in the log's terms.
+func storedWill(w *packet.Will) *storage.Will {
+	if w == nil {
+		return nil
+	}
+	x := &storage.Will{Topic: w.Topic, Payload: w.Payload, Props: w.AppendEndToEnd(nil), QoS: w.QoS, Retain: w.Retain}
+	if d := w.Props.WillDelay; d != nil {
+		x.Delay = *d
+	}
+	if e := w.Props.MessageExpiry; e != nil {
+		x.HasExpiry, x.Expiry = true, *e
+	}
+	return x
+}
+
+// publishWill appends a will as the message that it is [MQTT-3.1.2-8]. The
+// record says that the will is used up, so that it is published once,
+// whatever happens next.
+func (b *Broker) publishWill(id string, w *storage.Will) error {
+	msgs := []storage.Message{{
+		Publisher: id, Topic: []byte(w.Topic), Props: w.Props, Payload: w.Payload, Will: true,
+		QoS: w.QoS, Retain: w.Retain, HasExpiry: w.HasExpiry, Expiry: w.Expiry,
+	}}
+	end, class, err := b.log.AppendMessages(msgs)
+	if err == nil {
+		err = msgs[0].Err
+	}
+	if err == nil {
+		err = b.log.Wait(end, class)
+	}
+	b.log.Advance()
+	return err
+}
+
+// store0 ends what the session has open: the router forgets it, its will is
+// published or waits, and its row goes to the index or away.
+func (s *session) store0(r closeReason) {
+	b := s.b
+	var row *storage.SessionRow
+	b.log.WithView(func(pos storage.Pos) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for filter := range s.subs {
+			b.router.trie.Delete(filter, s)
+		}
+		if len(s.subs) > 0 {
+			b.router.changed()
+		}
+		row = s.rowLocked(pos)
+	})
+	row.Online = false
+	row.Closed = b.log.Clock()
+	if r.normal {
+		row.Will = nil // [MQTT-3.14.4-3], [MQTT-3.1.2-10]
+	}
+	if err := s.settle(row, r); err != nil {
+		s.log.Error("cannot store the end of the connection", "error", err)
+	}
+	b.log.DetachSession(s.id)
+	b.clients.remove(s)
+}
+
+// settle decides what becomes of a closed session.
+func (s *session) settle(row *storage.SessionRow, r closeReason) error {
+	b := s.b
+	// A reconnect that goes on with the session cancels a delayed will
+	// [MQTT-3.1.3-9]; one that begins anew ends it.
+	keepWill := row.Will != nil && row.Will.Delay > 0 && row.Expiry > 0 && !r.cleanStart
+	if row.Will != nil && !keepWill {
+		if err := b.publishWill(s.id, row.Will); err != nil {
+			return err
+		}
+		row.Will = nil
+	}
+	if !s.logged && row.Expiry == 0 {
+		return nil
+	}
+	if row.Expiry == 0 && row.Will == nil {
+		if _, _, err := b.log.AppendEvents(storage.EventEnded(s.id)); err != nil {
+			return err
+		}
+		return b.log.DeleteSession(b.stored(row))
+	}
+	var events []storage.Event
+	if !s.logged {
+		// The expiry interval came with the DISCONNECT.
+		events = append(events, storage.EventOpened(s.id, row.Version, true, row.Expiry, nil, row.Next),
+			storage.EventSubscribed(s.id, row.Subs))
+	}
+	events = append(events, storage.EventClosed(s.id, row.Expiry, row.Will != nil, row.Next))
+	_, end, err := b.log.AppendEvents(events...)
+	if err != nil {
+		return err
+	}
+	row.AsOf = end
+	defer b.wakeHousekeeper()
+	return b.log.StoreSession(b.stored(row))
+}
+
+// stored gives a row the due time under which the index has it, so that the
+// old entry is replaced.
+func (b *Broker) stored(row *storage.SessionRow) *storage.SessionRow {
+	if old, ok, err := b.log.LoadSession(row.ID); err == nil && ok {
+		row.KeepDue(old)
+	}
+	return row
+}
+
+// endSession throws a stored session away: its will, if it still waits, is
+// published now, because the session's end comes before its delay.
+func (b *Broker) endSession(row *storage.SessionRow) error {
+	if row.Will != nil {
+		if err := b.publishWill(row.ID, row.Will); err != nil {
+			return err
+		}
+	}
+	if _, _, err := b.log.AppendEvents(storage.EventEnded(row.ID)); err != nil {
+		return err
+	}
+	return b.log.DeleteSession(row)
+}
+
+// dueSession does what is due for a closed session: publish its will, end it.
+func (b *Broker) dueSession(id string, now time.Time) error {
+	unlock := b.clients.claim(id)
+	defer unlock()
+	if b.clients.get(id) != nil {
+		return nil
+	}
+	row, ok, err := b.log.LoadSession(id)
+	if err != nil || !ok {
+		return err
+	}
+	if at, expires := row.Expires(); expires && !now.Before(at) {
+		b.brokerLog.Info("session expired", "client", id)
+		return b.endSession(row)
+	}
+	at, ok := row.Due()
+	if !ok || now.Before(at) || row.Will == nil {
+		return nil
+	}
+	if err := b.publishWill(id, row.Will); err != nil {
+		return err
+	}
+	row.Will = nil
+	row.AsOf = b.log.Head()
+	return b.log.StoreSession(row)
+}

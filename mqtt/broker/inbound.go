@@ -1,0 +1,517 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"cairnmq/mqtt/packet"
+	"cairnmq/storage"
+)
+
+// batch is what the reader has parsed out of one buffer and not yet
+// committed: one append, one sync if need be, one write of acknowledgements.
+type batch struct {
+	msgs  []storage.Message
+	acks  []pubAck // in the order of the PUBLISH packets [MQTT-4.6.0-2]
+	props []byte   // end-to-end properties that had to be put together
+
+	released []uint16 // PUBREL, in order
+	unknown  []uint16 // PUBREL of an identifier that was not there
+
+	puback  []uint16 // outbound QoS 1 done
+	refused []ackRef // PUBREC of 0x80 or more
+	pubrec  []uint16
+	pubcomp []uint16
+
+	unacked int // QoS 1 messages in msgs
+}
+
+// pubAck is an answer that a PUBLISH waits for.
+type pubAck struct {
+	typ packet.Type
+	id  uint16
+	// msg is the index of the message, or -1 for an answer that depends on
+	// no append, with code.
+	msg  int
+	code packet.ReasonCode
+}
+
+type ackRef struct {
+	id  uint16
+	qos uint8
+}
+
+func (b *batch) empty() bool {
+	return len(b.acks)+len(b.msgs)+len(b.released)+len(b.unknown)+len(b.puback)+len(b.refused)+len(b.pubrec)+len(b.pubcomp) == 0
+}
+
+func (b *batch) reset() {
+	clear(b.msgs) // let go of the read buffer
+	b.msgs, b.acks, b.props = b.msgs[:0], b.acks[:0], b.props[:0]
+	b.released, b.unknown = b.released[:0], b.unknown[:0]
+	b.puback, b.refused, b.pubrec, b.pubcomp = b.puback[:0], b.refused[:0], b.pubrec[:0], b.pubcomp[:0]
+	b.unacked = 0
+	if cap(b.msgs) > 512 {
+		*b = batch{} // a quiet connection keeps no memory of a busy moment
+	}
+}
+
+// errDisconnect ends the read loop after a DISCONNECT of the client.
+var errDisconnect = errors.New("client disconnected")
+
+// readLoop handles packets until the connection ends.
+func (s *session) readLoop() error {
+	for {
+		if err := s.handleBuffered(); err != nil {
+			return err
+		}
+		s.awaitCtrl()
+		if err := s.c.fill(); err != nil {
+			return err
+		}
+		s.c.touch()
+	}
+}
+
+// handleBuffered parses every whole packet in the read buffer and commits
+// them together: the slices in the batch are of the buffer.
+func (s *session) handleBuffered() error {
+	c := s.c
+	for c.r < c.w {
+		f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], s.b.maxPacket(c))
+		if err == nil && !ok {
+			break
+		}
+		if err == nil {
+			err = s.handle(f)
+		}
+		if err != nil {
+			// What came before it is still good.
+			return errors.Join(err, s.commit())
+		}
+		c.consumed(f.Size)
+	}
+	return s.commit()
+}
+
+// handle takes one packet. PUBLISH and the acknowledgements are collected;
+// everything else first commits what was collected, so that effects keep the
+// order of the packets.
+func (s *session) handle(f packet.Frame) error {
+	switch f.Type {
+	case packet.PUBLISH:
+		return s.handlePublish(f)
+	case packet.PUBACK, packet.PUBREC, packet.PUBREL, packet.PUBCOMP:
+		return s.handleAck(f)
+	}
+	if err := s.commit(); err != nil {
+		return err
+	}
+	switch f.Type {
+	case packet.SUBSCRIBE:
+		return s.handleSubscribe(f)
+	case packet.UNSUBSCRIBE:
+		return s.handleUnsubscribe(f)
+	case packet.PINGREQ:
+		var p packet.Pingreq
+		if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
+			return err
+		}
+		s.reply(packet.AppendPingresp(nil)) // [MQTT-3.12.4-1]
+		s.kick(true)
+		return nil
+	case packet.DISCONNECT:
+		return s.handleDisconnect(f)
+	case packet.AUTH:
+		return &packet.Error{Code: packet.ProtocolError, Reason: "AUTH without an authentication method in CONNECT", Cite: "MQTT-4.12.0-7"}
+	case packet.CONNECT:
+		return &packet.Error{Code: packet.ProtocolError, Reason: "second CONNECT", Cite: "MQTT-3.1.0-2"}
+	}
+	return &packet.Error{Code: packet.ProtocolError, Reason: f.Type.String() + " is not for a server"}
+}
+
+func (s *session) handlePublish(f packet.Frame) error {
+	var p packet.Publish
+	if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
+		return err
+	}
+	if err := s.resolveAlias(&p); err != nil {
+		return err
+	}
+	in := &s.in
+	m := storage.Message{
+		Publisher: s.id, Topic: p.Topic, Props: p.Props, Payload: p.Payload,
+		QoS: p.QoS, Retain: p.Retain, HasExpiry: p.HasExpiry, Expiry: p.Expiry,
+	}
+	if p.HopByHop {
+		n := len(in.props)
+		in.props = p.AppendEndToEnd(in.props)
+		m.Props = in.props[n:len(in.props):len(in.props)]
+	}
+	refusal := s.b.refusal(p.Topic)
+	switch p.QoS {
+	case 0:
+		if refusal == 0 {
+			in.msgs = append(in.msgs, m)
+		}
+		return nil
+	case 1:
+		in.unacked++
+		s.admit(packet.PUBACK, &m, p.PacketID, refusal)
+	case 2:
+		if slices.Contains(in.released, p.PacketID) {
+			// The identifier is used again: its release must be in the
+			// log before the new message.
+			if err := s.commit(); err != nil {
+				return err
+			}
+		}
+		s.admitQoS2(&m, p.PacketID, refusal)
+	}
+	return s.checkReceiveMaximum()
+}
+
+// admit puts a message and the answer that it waits for into the batch.
+func (s *session) admit(typ packet.Type, m *storage.Message, id uint16, refusal packet.ReasonCode) {
+	in := &s.in
+	a := pubAck{typ: typ, id: id, msg: -1, code: refusal}
+	if refusal == 0 {
+		a.msg = len(in.msgs)
+		in.msgs = append(in.msgs, *m)
+	}
+	in.acks = append(in.acks, a)
+}
+
+func (s *session) admitQoS2(m *storage.Message, id uint16, refusal packet.ReasonCode) {
+	if refusal != 0 {
+		s.admit(packet.PUBREC, m, id, refusal) // [MQTT-4.3.3-9]: the identifier stays free
+		return
+	}
+	s.mu.Lock()
+	first := s.inbound.Add(id)
+	s.mu.Unlock()
+	if !first { // [MQTT-4.3.3-10]
+		s.in.acks = append(s.in.acks, pubAck{typ: packet.PUBREC, id: id, msg: -1})
+		return
+	}
+	if s.logged {
+		m.PacketID = id
+	}
+	s.admit(packet.PUBREC, m, id, 0)
+}
+
+// checkReceiveMaximum: more messages that we have not answered than we said
+// we would take can only come from a client that does not count
+// [MQTT-3.3.4-7].
+func (s *session) checkReceiveMaximum() error {
+	if s.version != packet.V5 || s.in.unacked+s.inbound.Len() <= s.b.cfg.Sessions.ReceiveMaximum {
+		return nil
+	}
+	return &packet.Error{Code: packet.ReceiveMaximumExceeded, Reason: "more messages in flight than Receive Maximum", Cite: "MQTT-3.3.4-7"}
+}
+
+// resolveAlias replaces an alias by its topic, or remembers it.
+func (s *session) resolveAlias(p *packet.Publish) error {
+	if !p.HasTopicAlias {
+		return nil
+	}
+	limit := s.b.cfg.Limits.MaxTopicAlias
+	if int(p.TopicAlias) > limit { // [MQTT-3.3.2-9]
+		return &packet.Error{Code: packet.TopicAliasInvalid, Reason: fmt.Sprintf("topic alias %d is above the maximum of %d", p.TopicAlias, limit), Cite: "MQTT-3.3.2-9"}
+	}
+	if s.aliases == nil {
+		s.aliases = make([][]byte, limit+1)
+	}
+	if len(p.Topic) > 0 {
+		s.aliases[p.TopicAlias] = append(s.aliases[p.TopicAlias][:0:0], p.Topic...)
+		return nil
+	}
+	p.Topic = s.aliases[p.TopicAlias]
+	if len(p.Topic) == 0 {
+		return &packet.Error{Code: packet.ProtocolError, Reason: fmt.Sprintf("topic alias %d was not set on this connection", p.TopicAlias), Cite: "MQTT-3.3.2-7"}
+	}
+	return nil
+}
+
+// refusal is the reason why nobody may publish to a topic, or zero.
+func (b *Broker) refusal(name []byte) packet.ReasonCode {
+	if name[0] == '$' && isServerTopic(name) {
+		return packet.NotAuthorized
+	}
+	if bytes.Count(name, []byte{'/'}) >= b.cfg.Limits.MaxTopicLevels {
+		return packet.TopicNameInvalid
+	}
+	return 0
+}
+
+// isServerTopic: $SYS is the server's to write.
+func isServerTopic(name []byte) bool {
+	return len(name) >= 4 && string(name[:4]) == "$SYS" && (len(name) == 4 || name[4] == '/')
+}
+
+func (s *session) handleAck(f packet.Frame) error {
+	var a packet.Ack
+	if err := a.Decode(s.version, f.Type, f.Flags, f.Body); err != nil {
+		return err
+	}
+	in := &s.in
+	switch f.Type {
+	case packet.PUBACK:
+		in.puback = append(in.puback, a.PacketID) // 0x80 or more counts as well [MQTT-4.4.0-2]
+	case packet.PUBREC:
+		if a.Code.IsError() {
+			in.refused = append(in.refused, ackRef{a.PacketID, 2})
+		} else {
+			in.pubrec = append(in.pubrec, a.PacketID)
+		}
+	case packet.PUBCOMP:
+		in.pubcomp = append(in.pubcomp, a.PacketID)
+	case packet.PUBREL:
+		s.mu.Lock()
+		known := s.inbound.Remove(a.PacketID)
+		s.mu.Unlock()
+		if known {
+			in.released = append(in.released, a.PacketID)
+		} else {
+			in.unknown = append(in.unknown, a.PacketID)
+		}
+	}
+	return nil
+}
+
+// commit carries out what was collected. The order is the broker's promise:
+// append, wait for the class, answer; then route.
+func (s *session) commit() error {
+	in := &s.in
+	if in.empty() {
+		return nil
+	}
+	defer in.reset()
+	published := len(in.msgs) > 0
+	if published {
+		if err := s.store(); err != nil {
+			return err
+		}
+	}
+	if err := s.release(); err != nil {
+		return err
+	}
+	if err := s.acknowledged(); err != nil {
+		return err
+	}
+	s.answer()
+	s.kick(true)
+	if published {
+		s.b.log.Advance()
+	}
+	return nil
+}
+
+// store appends the batch's messages and waits until they meet their class.
+func (s *session) store() (err error) {
+	s.mu.Lock()
+	s.beginAppendLocked()
+	s.mu.Unlock()
+	defer s.endAppend()
+	msgs := s.in.msgs
+	defer func() {
+		if err == nil && s.version != packet.V5 {
+			heldBack(s.in.msgs)
+		}
+	}()
+	for {
+		end, class, err := s.b.log.AppendMessages(msgs)
+		if err == nil {
+			err = s.b.log.Wait(end, class)
+		}
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(msgs, noRoom)
+		if i < 0 || s.version == packet.V5 {
+			return nil
+		}
+		// Before MQTT 5 there is no way to say no: the publisher is held
+		// back until there is room.
+		s.log.Warn("no room: publisher held back", "why", msgs[i].Err)
+		s.b.log.Advance()
+		if err := s.awaitRoom(); err != nil {
+			return err
+		}
+		var rest []storage.Message
+		for _, m := range msgs {
+			if noRoom(m) {
+				rest = append(rest, m)
+			}
+		}
+		msgs = rest
+	}
+}
+
+func noRoom(m storage.Message) bool {
+	return errors.Is(m.Err, storage.ErrFull) || errors.Is(m.Err, storage.ErrQuota)
+}
+
+// heldBack clears the first verdict on messages that were appended later.
+func heldBack(msgs []storage.Message) {
+	for i := range msgs {
+		if noRoom(msgs[i]) {
+			msgs[i].Err = nil
+		}
+	}
+}
+
+// roomPoll bounds the wait when it is a rule's share that is used up, which
+// no event ends.
+const roomPoll = 500 * time.Millisecond
+
+// awaitRoom waits for room, and gives up when the connection is to end.
+func (s *session) awaitRoom() error {
+	ctx, cancel := context.WithTimeout(s.b.ctx, roomPoll)
+	defer cancel()
+	if err := s.b.log.WaitRoom(ctx); err == nil {
+		<-ctx.Done() // a rule's share: look again after a while
+	}
+	// While we wait nothing is read, so a closed peer is not noticed; a
+	// keep alive must not end it either.
+	s.c.touch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.reason.set {
+		return errDisconnect
+	}
+	return s.b.ctx.Err()
+}
+
+// release writes down which identifiers are free again, before the PUBCOMPs
+// say so.
+func (s *session) release() error {
+	in := &s.in
+	if len(in.released) == 0 || !s.logged {
+		return nil
+	}
+	s.mu.Lock()
+	s.beginAppendLocked()
+	s.mu.Unlock()
+	defer s.endAppend()
+	return s.appendEvent(storage.EventReleased(nil, s.id, in.released))
+}
+
+// ackEvery is how many acknowledgements of a subscriber are collected before
+// they are written down. After a crash as many may be repeated.
+const ackEvery = 512
+
+// acknowledged takes the subscriber's acknowledgements. PUBRECs are in the
+// log before a PUBREL leaves.
+func (s *session) acknowledged() error {
+	in := &s.in
+	if len(in.puback)+len(in.refused)+len(in.pubrec)+len(in.pubcomp) == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	for _, id := range in.puback {
+		if s.win.Acknowledged(id, 1) {
+			s.noteAckLocked(id, true)
+		}
+	}
+	for _, r := range in.refused {
+		if s.win.Acknowledged(r.id, r.qos) {
+			s.noteAckLocked(r.id, true)
+		}
+	}
+	for _, id := range in.pubcomp {
+		if s.win.Completed(id) {
+			s.noteAckLocked(id, true)
+		}
+	}
+	mustLog := false
+	for i, id := range in.pubrec {
+		first, ok := s.win.Received(id)
+		if !ok {
+			in.pubrec[i] = 0
+			in.acks = append(in.acks, pubAck{typ: packet.PUBREL, id: id, msg: -1, code: packet.PacketIdentifierNotFound})
+			continue
+		}
+		in.acks = append(in.acks, pubAck{typ: packet.PUBREL, id: id, msg: -1})
+		if first {
+			s.noteAckLocked(id, false)
+			mustLog = true
+		}
+	}
+	if !s.logged || !mustLog && len(s.acks) < ackEvery {
+		s.mu.Unlock()
+		return nil
+	}
+	e := storage.EventAcked(nil, s.id, s.acks)
+	s.acks = s.acks[:0]
+	s.beginAppendLocked()
+	s.mu.Unlock()
+	defer s.endAppend()
+	return s.appendEvent(e)
+}
+
+func (s *session) noteAckLocked(id uint16, done bool) {
+	s.dirty = true
+	if s.logged {
+		s.acks = append(s.acks, storage.Acked{ID: id, Done: done})
+	}
+}
+
+// answer queues the acknowledgements of the batch.
+func (s *session) answer() {
+	in := &s.in
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range in.acks {
+		code := a.code
+		if a.msg >= 0 {
+			code = s.resultLocked(&in.msgs[a.msg], a)
+		}
+		s.ctrl = packet.AppendAck(s.ctrl, s.version, a.typ, a.id, code)
+	}
+	for _, id := range in.released { // [MQTT-4.3.3-11]
+		s.ctrl = packet.AppendAck(s.ctrl, s.version, packet.PUBCOMP, id, packet.Success)
+	}
+	for _, id := range in.unknown {
+		s.ctrl = packet.AppendAck(s.ctrl, s.version, packet.PUBCOMP, id, packet.PacketIdentifierNotFound)
+	}
+}
+
+// resultLocked turns the outcome of an append into a reason code.
+func (s *session) resultLocked(m *storage.Message, a pubAck) packet.ReasonCode {
+	if m.Err == nil {
+		return packet.Success
+	}
+	if a.typ == packet.PUBREC {
+		s.inbound.Remove(a.id)
+	}
+	if errors.Is(m.Err, storage.ErrTooLarge) {
+		return packet.ImplementationSpecificError
+	}
+	return packet.QuotaExceeded
+}
+
+func (s *session) handleDisconnect(f packet.Frame) error {
+	var d packet.Disconnect
+	if err := d.Decode(s.version, f.Flags, f.Body); err != nil {
+		return err
+	}
+	if e := d.Props.SessionExpiry; e != nil {
+		if s.connExpiry == 0 && *e != 0 {
+			return &packet.Error{Code: packet.ProtocolError, Reason: "session expiry interval in DISCONNECT after zero in CONNECT", Cite: "MQTT5 3.14.2.2.2"}
+		}
+		s.mu.Lock()
+		s.expiry = s.b.capExpiry(*e)
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	if !s.reason.set {
+		s.reason = closeReason{set: true, normal: d.Code == packet.NormalDisconnection, text: "client disconnected: " + d.Code.String()}
+	}
+	s.mu.Unlock()
+	return errDisconnect
+}

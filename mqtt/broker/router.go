@@ -1,0 +1,205 @@
+package broker
+
+import (
+	"sync"
+
+	"cairnmq/mqtt/topic"
+	"cairnmq/storage"
+)
+
+// subscription is one filter of one open session, as the router needs it.
+type subscription struct {
+	storage.Sub
+	match *match
+}
+
+// match is what delivering a message through a session's subscriptions means:
+// the result of all filters that match a topic. It is immutable and shared.
+type match struct {
+	qos uint8 // highest granted among them [MQTT-3.3.4-2]
+	rap bool  // retain as published
+	ids []uint32
+}
+
+func newMatch(s *storage.Sub) *match {
+	m := &match{qos: s.QoS, rap: s.RetainAsPublished}
+	if s.ID != 0 {
+		m.ids = []uint32{s.ID}
+	}
+	return m
+}
+
+// merge adds an overlapping subscription [MQTT-3.3.4-3].
+func (m *match) merge(s *storage.Sub) *match {
+	if m == nil {
+		return newMatch(s)
+	}
+	c := &match{qos: max(m.qos, s.QoS), rap: m.rap || s.RetainAsPublished, ids: m.ids}
+	if s.ID != 0 {
+		c.ids = append(append([]uint32(nil), m.ids...), s.ID)
+	}
+	return c
+}
+
+// target is a session that wants a topic. own is what it wants of its own
+// messages: without the subscriptions that have No Local.
+type target struct {
+	s        *session
+	all, own *match
+}
+
+// route is the memo of a topic: who wants it. It holds as long as no
+// subscription has changed.
+type route struct {
+	gen     uint64
+	targets []target
+}
+
+// memoLimit bounds the targets that memos hold together. Beyond it they are
+// all forgotten and made again when needed.
+const memoLimit = 1 << 20
+
+// router hands committed messages to the sessions that are open. Its state
+// belongs to the view of the log: it is only touched under it.
+type router struct {
+	log  *storage.Log
+	trie *topic.Trie[*session, *subscription]
+	gen  uint64
+	// memo are the topics that hold a route of this generation.
+	memo     []*storage.Topic
+	memoSize int
+
+	dirty []*session // have staged entries in this batch
+}
+
+func newRouter(l *storage.Log) *router {
+	return &router{log: l, trie: topic.NewTrie[*session, *subscription](), gen: 1}
+}
+
+// Route implements storage.Sink.
+func (r *router) Route(rec *storage.Record, msg *storage.MessageView, t *storage.Topic) {
+	rt, ok := t.Route.(*route)
+	if !ok || rt.gen != r.gen {
+		rt = r.resolve(t)
+	}
+	qos := rec.Flags & storage.FlagQoS
+	for i := range rt.targets {
+		x := &rt.targets[i]
+		m := x.all
+		if x.own != x.all && string(msg.Publisher) == x.s.id {
+			if m = x.own; m == nil {
+				continue // [MQTT-3.8.3-3]
+			}
+		}
+		if len(x.s.staged) == 0 {
+			r.dirty = append(r.dirty, x.s)
+		}
+		x.s.staged = append(x.s.staged, entry{pos: rec.Pos, match: m, qos: min(qos, m.qos)})
+	}
+}
+
+// resolve asks the trie who wants a topic, and keeps the answer.
+func (r *router) resolve(t *storage.Topic) *route {
+	rt := &route{gen: r.gen}
+	at := make(map[*session]int)
+	r.trie.Match(t.Name, func(s *session, sub *subscription) {
+		i, ok := at[s]
+		if !ok {
+			i = len(rt.targets)
+			at[s] = i
+			rt.targets = append(rt.targets, target{s: s})
+		}
+		x := &rt.targets[i]
+		x.addSub(sub)
+	})
+	if r.memoSize += len(rt.targets) + 1; r.memoSize > memoLimit {
+		r.forget()
+		rt.gen = r.gen
+	}
+	t.Route = rt
+	r.memo = append(r.memo, t)
+	return rt
+}
+
+func (x *target) addSub(sub *subscription) {
+	same := x.own == x.all
+	if x.all == nil {
+		x.all = sub.match
+	} else {
+		x.all = x.all.merge(&sub.Sub)
+	}
+	switch {
+	case same && !sub.NoLocal:
+		x.own = x.all
+	case sub.NoLocal:
+		// own stays
+	case x.own == nil:
+		x.own = sub.match
+	default:
+		x.own = x.own.merge(&sub.Sub)
+	}
+}
+
+// NewSegment implements storage.SegmentSink: the topics of the old segment
+// are let go, and with them their memos.
+func (r *router) NewSegment() {
+	clear(r.memo)
+	r.memo, r.memoSize = r.memo[:0], 0
+}
+
+// changed says that subscriptions have changed: memos hold no longer.
+func (r *router) changed() {
+	r.gen++
+	clear(r.memo)
+	r.memo, r.memoSize = r.memo[:0], 0
+}
+
+// forget drops all memos, so that they take no memory.
+func (r *router) forget() {
+	for _, t := range r.memo {
+		t.Route = nil
+	}
+	r.changed()
+}
+
+// Batch implements storage.Sink: staged entries go to the outboxes, and the
+// sessions are woken once the view is free.
+func (r *router) Batch() storage.Flusher {
+	if len(r.dirty) == 0 {
+		return nil
+	}
+	w := wakeups.Get().(*wakeup)
+	for i, s := range r.dirty {
+		if s.takeStaged() {
+			w.sessions = append(w.sessions, s)
+		}
+		r.dirty[i] = nil
+	}
+	r.dirty = r.dirty[:0]
+	return w
+}
+
+// wakeups are shared by all routers: a Flusher ends without the view, so it
+// cannot go back into a list that belongs to the view.
+var wakeups = sync.Pool{New: func() any { return new(wakeup) }}
+
+// wakeup is the sessions that a batch of messages has given work to.
+type wakeup struct {
+	sessions []*session
+}
+
+// inlineFlushes is how many sessions the goroutine that routed serves itself,
+// which saves the switch to another one. More are worth spreading over the
+// processors.
+const inlineFlushes = 2
+
+// Flush implements storage.Flusher.
+func (w *wakeup) Flush() {
+	inline := len(w.sessions) <= inlineFlushes
+	for i, s := range w.sessions {
+		s.kick(inline)
+		w.sessions[i] = nil
+	}
+	w.sessions = w.sessions[:0]
+	wakeups.Put(w)
+}

@@ -1,0 +1,295 @@
+package broker
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"cairnmq/mqtt/packet"
+	proto "cairnmq/mqtt/session"
+	"cairnmq/storage"
+)
+
+// entry is a message in an outbox: where it is, and what it means to this
+// session.
+type entry struct {
+	pos   storage.Pos
+	match *match
+	qos   uint8 // of this delivery [MQTT-3.8.4-8]
+	// retained: sent because of a subscription, with the retain flag set.
+	retained bool
+}
+
+// mode is where a session's messages come from.
+type mode uint8
+
+const (
+	live     mode = iota // the router fills the outbox
+	catching             // the session reads the log itself
+)
+
+// session is a client with an open connection. What outlives the connection
+// is a storage.SessionRow.
+type session struct {
+	b       *Broker
+	id      string
+	version packet.Version
+	c       *conn
+	log     *slog.Logger
+
+	keepAlive  time.Duration // 0: none
+	maxPacket  int           // the client's limit; 0: none
+	aliases    [][]byte      // topic aliases of the client; the reader's
+	problem    bool          // reason strings and user properties are wanted
+	logged     bool          // events of this session are in the log
+	present    bool          // an earlier session was resumed
+	connExpiry uint32        // what CONNECT said
+
+	in batch // what the reader is collecting
+
+	// staged belongs to the view: entries of the batch that is being routed.
+	staged []entry
+
+	// mu guards what follows. Nothing is appended to the log and nothing
+	// written to the index while it is held.
+	mu   sync.Mutex
+	cond *sync.Cond // control bytes were taken, or flushing ended
+	win  proto.Window
+	// inbound are QoS 2 messages received and not released.
+	inbound proto.Inbound
+	subs    map[string]*subscription
+	will    *storage.Will
+	expiry  uint32 // session expiry interval, seconds
+
+	mode     mode
+	out      outbox
+	readPos  storage.Pos // where catching up goes on
+	next     storage.Pos // behind the last message taken out of the outbox
+	skipQoS0 storage.Pos // see storage.SessionRow
+	retained []retainTask
+	resend   bool // messages of an earlier connection may be waiting
+	memo     map[string]memoEntry
+
+	ctrl     []byte // control packets that wait to be written
+	ctrlFree []byte
+	flushing bool
+	closed   bool // the connection is over: nothing is sent any more
+	farewell bool // a DISCONNECT is the last thing sent
+
+	acks []storage.Acked // acknowledged, not yet in the log
+	// appending is the head before the oldest append of this session that
+	// has not been applied here, while there is one.
+	appending  int
+	appendFrom storage.Pos
+	dirty      bool
+
+	// the flusher's
+	reader  storage.Reader
+	losses  lossCount
+	scratch []storage.Inflight
+	event   []byte
+
+	reason closeReason // set once, by whoever ends the connection
+	done   chan struct{}
+}
+
+// closeReason is why a connection ended.
+type closeReason struct {
+	set    bool
+	normal bool // DISCONNECT 0x00: the will is thrown away
+	code   packet.ReasonCode
+	text   string
+	err    error
+	// takeover: the same client has connected again, with cleanStart or not.
+	takeover, cleanStart bool
+}
+
+// beginAppend says that an event of the session is about to be appended whose
+// effect is already here; endAppend that the append is over. In between, a
+// snapshot must not claim to reflect the log up to its head.
+func (s *session) beginAppendLocked() {
+	if s.appending == 0 {
+		s.appendFrom = s.b.log.Head()
+	}
+	s.appending++
+	s.dirty = true
+}
+
+func (s *session) endAppend() {
+	s.mu.Lock()
+	s.appending--
+	s.mu.Unlock()
+}
+
+// appendEvent appends an event of this session and waits for its class.
+func (s *session) appendEvent(e storage.Event) error {
+	_, end, err := s.b.log.AppendEvents(e)
+	if err != nil {
+		return err
+	}
+	return s.b.log.Wait(end, s.b.log.SessionClass())
+}
+
+// Snapshot implements storage.Source.
+func (s *session) Snapshot(onlyDirty bool) (*storage.SessionRow, bool) {
+	// Read before the lock: what was routed until here is in the outbox.
+	routed := s.b.log.Routed()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if onlyDirty && (!s.dirty || !s.logged) {
+		return nil, false
+	}
+	s.dirty = false
+	return s.rowLocked(routed), s.logged
+}
+
+// rowLocked is the session's durable state.
+func (s *session) rowLocked(routed storage.Pos) *storage.SessionRow {
+	row := &storage.SessionRow{
+		ID: s.id, Version: uint8(s.version), Expiry: s.expiry, Online: true, Will: s.will,
+		SkipQoS0: s.skipQoS0, AsOf: s.b.log.Head(), Next: s.cursorLocked(routed),
+	}
+	if s.appending > 0 {
+		row.AsOf = s.appendFrom
+	}
+	for _, sub := range s.subs {
+		row.Subs = append(row.Subs, sub.Sub)
+	}
+	s.win.Each(func(id uint16, e proto.Entry) {
+		row.Inflight = append(row.Inflight, storage.Inflight{
+			ID: id, Pos: storage.Pos(e.Pos), QoS: e.QoS, Retained: e.Retained, Received: e.Received,
+		})
+	})
+	row.Inbound = s.inbound.List()
+	// The row says what these would say; a crash before it is durable costs
+	// a repetition that QoS 1 allows.
+	s.acks = s.acks[:0]
+	return row
+}
+
+// cursorLocked is the position before which every message is in flight or
+// done with.
+func (s *session) cursorLocked(routed storage.Pos) storage.Pos {
+	switch {
+	case s.out.len() > 0:
+		return max(s.next, s.out.at(0).pos)
+	case s.mode == catching:
+		return max(s.next, s.readPos)
+	}
+	return max(s.next, routed)
+}
+
+// takeStaged moves what the router has staged into the outbox. It reports
+// whether the session has to be woken. Called under the view.
+func (s *session) takeStaged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	staged := s.staged
+	s.staged = s.staged[:0]
+	if s.closed || s.mode != live {
+		return false
+	}
+	n := s.out.putAll(staged, s.b.outboxLimit)
+	if n < len(staged) {
+		// Too slow for now: what did not fit is read from the log later,
+		// and until then publishing costs nothing for this session.
+		s.mode = catching
+		s.readPos = staged[n].pos
+		s.log.Debug("outbox full: reading from the log", "pos", s.readPos)
+	}
+	return !s.flushing
+}
+
+// outbox is a ring of entries.
+type outbox struct {
+	ring []entry // power of two
+	head int
+	n    int
+}
+
+func (o *outbox) len() int        { return o.n }
+func (o *outbox) at(i int) *entry { return &o.ring[(o.head+i)&(len(o.ring)-1)] }
+
+// putAll appends entries up to a total of limit and returns how many.
+func (o *outbox) putAll(list []entry, limit int) int {
+	n := min(len(list), limit-o.n)
+	for o.n+n > len(o.ring) {
+		ring := make([]entry, max(16, 2*len(o.ring)))
+		for i := range o.n {
+			ring[i] = *o.at(i)
+		}
+		o.ring, o.head = ring, 0
+	}
+	for i := range n {
+		*o.at(o.n + i) = list[i]
+	}
+	o.n += n
+	return n
+}
+
+// drop removes the first n entries. An empty outbox gives its memory back.
+func (o *outbox) drop(n int) {
+	o.head = (o.head + n) & (len(o.ring) - 1)
+	if o.n -= n; o.n == 0 && len(o.ring) > 64 {
+		*o = outbox{}
+	}
+}
+
+// reply queues a control packet; the reader calls flushReplies at the end of
+// its batch.
+func (s *session) reply(b []byte) {
+	s.mu.Lock()
+	s.ctrl = append(s.ctrl, b...)
+	s.mu.Unlock()
+}
+
+// ctrlLimit is how many bytes of control packets may wait for a peer that
+// does not read; beyond it we do not read from it either.
+const ctrlLimit = 64 << 10
+
+// awaitCtrl holds the reader back while too much is waiting.
+func (s *session) awaitCtrl() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.ctrl) > ctrlLimit && !s.closed {
+		s.cond.Wait()
+	}
+}
+
+// end closes the connection, for a reason. The first reason counts. With
+// MQTT 5 and a code of its own the client is told.
+func (s *session) end(r closeReason) {
+	s.mu.Lock()
+	if s.reason.set {
+		s.mu.Unlock()
+		return
+	}
+	r.set = true
+	s.reason = r
+	if s.version == packet.V5 && r.code != 0 && !s.closed {
+		d := packet.Disconnect{Code: r.code}
+		if s.problem && r.text != "" {
+			d.Props.ReasonString = &r.text // [MQTT-3.14.2-3] below
+		}
+		if b, ok := d.AppendLimited(nil, s.version, s.limit()); ok {
+			s.ctrl = append(s.ctrl, b...)
+		}
+	}
+	s.farewell = true // [MQTT-3.14.4-1]: nothing behind it
+	s.mu.Unlock()
+	// Whatever waits gets a moment to leave; then the socket goes.
+	if err := s.c.nc.SetDeadline(time.Now().Add(farewellTime)); err != nil {
+		_ = s.c.nc.Close()
+	}
+	s.kick(false)
+}
+
+// farewellTime is how long a last packet may take to leave.
+const farewellTime = 200 * time.Millisecond
+
+func (s *session) limit() int {
+	if s.maxPacket == 0 {
+		return packet.MaxPacketSize
+	}
+	return s.maxPacket
+}

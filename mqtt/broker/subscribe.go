@@ -1,0 +1,158 @@
+package broker
+
+import (
+	"cairnmq/mqtt/packet"
+	"cairnmq/mqtt/topic"
+	"cairnmq/storage"
+)
+
+// handleSubscribe adds subscriptions: into the log, then under the view so
+// that every message lies before or behind them, then the SUBACK.
+func (s *session) handleSubscribe(f packet.Frame) error {
+	var p packet.Subscribe
+	if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
+		return err
+	}
+	var id uint32
+	if len(p.Props.SubscriptionIDs) > 0 {
+		id = p.Props.SubscriptionIDs[0]
+	}
+	codes := make([]packet.ReasonCode, len(p.Subscriptions))
+	var subs []storage.Sub
+	for i := range p.Subscriptions {
+		x := &p.Subscriptions[i]
+		if codes[i] = s.checkFilter(x, len(subs)); codes[i].IsError() {
+			s.log.Info("subscription refused", "filter", x.Filter, "reason", codes[i].String())
+			if codes[i] == packet.ProtocolError {
+				return &packet.Error{Code: packet.ProtocolError, Reason: "No Local on a shared subscription", Cite: "MQTT-3.8.3-4"}
+			}
+			continue
+		}
+		subs = append(subs, storage.Sub{
+			Filter: x.Filter, QoS: x.QoS, NoLocal: x.NoLocal,
+			RetainAsPublished: x.RetainAsPublished, RetainHandling: x.RetainHandling, ID: id,
+		})
+	}
+	if len(subs) > 0 {
+		if err := s.subscribe(subs); err != nil {
+			if s.b.log.Err() != nil {
+				return err
+			}
+			s.log.Warn("subscription refused: it cannot be stored", "error", err)
+			for i := range codes {
+				codes[i] = max(codes[i], packet.QuotaExceeded)
+			}
+		}
+	}
+	ack := packet.Suback{PacketID: p.PacketID, Codes: codes} // [MQTT-3.8.4-2], [MQTT-3.8.4-6]
+	return s.replyLimited(&ack)
+}
+
+// limited is a packet that can leave things out to stay below a size.
+type limited interface {
+	AppendLimited(dst []byte, v packet.Version, limit int) ([]byte, bool)
+}
+
+func (s *session) replyLimited(p limited) error {
+	b, ok := p.AppendLimited(nil, s.version, s.limit())
+	if !ok {
+		return &packet.Error{Code: packet.PacketTooLarge, Reason: "the answer is above the client's Maximum Packet Size", Cite: "MQTT-3.1.2-24"}
+	}
+	s.reply(b)
+	s.kick(true)
+	return nil
+}
+
+// checkFilter judges one filter; more is how many new ones come before it.
+func (s *session) checkFilter(x *packet.Subscription, more int) packet.ReasonCode {
+	if _, shared, err := topic.ParseShared(x.Filter); shared || err != nil {
+		if err != nil {
+			return packet.TopicFilterInvalid
+		}
+		if x.NoLocal {
+			return packet.ProtocolError
+		}
+		return packet.SharedSubscriptionsNotSupported
+	}
+	if topic.ValidateFilter(x.Filter) != nil {
+		return packet.TopicFilterInvalid
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.subs[x.Filter] == nil && len(s.subs)+more >= s.b.cfg.Sessions.MaxSubscriptions {
+		return packet.QuotaExceeded
+	}
+	return packet.ReasonCode(x.QoS) // [MQTT-3.8.4-7]
+}
+
+func (s *session) subscribe(subs []storage.Sub) error {
+	if s.logged {
+		s.mu.Lock()
+		s.beginAppendLocked()
+		s.mu.Unlock()
+		defer s.endAppend()
+		if err := s.appendEvent(storage.EventSubscribed(s.id, subs)); err != nil {
+			return err
+		}
+	}
+	s.b.log.WithView(func(pos storage.Pos) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range subs {
+			s.addSubLocked(subs[i], pos)
+		}
+		s.memo = nil
+	})
+	return nil
+}
+
+// addSubLocked adds or replaces one subscription at pos; the view is held.
+func (s *session) addSubLocked(x storage.Sub, pos storage.Pos) {
+	old := s.subs[x.Filter]
+	x.Since = pos
+	if old != nil {
+		x.Since = old.Since // nothing is lost by replacing [MQTT-3.8.4-4]
+	}
+	sub := &subscription{Sub: x, match: newMatch(&x)}
+	s.subs[x.Filter] = sub // [MQTT-3.8.4-3]
+	s.b.router.trie.Set(x.Filter, s, sub)
+	s.b.router.changed()
+	if x.RetainHandling == 0 || x.RetainHandling == 1 && old == nil { // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+		s.retained = append(s.retained, retainTask{sub: sub, before: pos})
+	}
+}
+
+// handleUnsubscribe removes subscriptions in the same order: log, view,
+// answer.
+func (s *session) handleUnsubscribe(f packet.Frame) error {
+	var p packet.Unsubscribe
+	if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
+		return err
+	}
+	if s.logged {
+		s.mu.Lock()
+		s.beginAppendLocked()
+		s.mu.Unlock()
+		defer s.endAppend()
+		if err := s.appendEvent(storage.EventUnsubscribed(s.id, p.Filters)); err != nil {
+			return err
+		}
+	}
+	codes := make([]packet.ReasonCode, len(p.Filters))
+	s.b.log.WithView(func(storage.Pos) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i, filter := range p.Filters {
+			codes[i] = packet.NoSubscriptionExisted
+			if s.subs[filter] != nil { // literally equal [MQTT-3.10.4-1]
+				codes[i] = packet.Success
+				delete(s.subs, filter)
+				s.b.router.trie.Delete(filter, s)
+			}
+		}
+		s.b.router.changed() // [MQTT-3.10.4-2]
+		s.memo = nil
+	})
+	ack := packet.Unsuback{PacketID: p.PacketID, Codes: codes}
+	return s.replyLimited(&ack)
+}
