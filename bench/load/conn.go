@@ -1,0 +1,151 @@
+//go:build linux
+
+package load
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"cairnmq/bench/wire"
+)
+
+// handshakeLimit is how long the broker may take to answer a CONNECT or
+// SUBSCRIBE. After a start with a long log it may be busy for a while.
+const handshakeLimit = 60 * time.Second
+
+// conn is one client's connection.
+type conn struct {
+	fd       int
+	slot     int
+	clientID string
+	version  wire.Version
+	role     role
+
+	out     []byte // gathered to be written
+	written int    // of out
+	dirty   bool   // in the loop's list of those with something to write
+	blocked bool   // the socket was full; the loop is told when it has room
+	rest    []byte // the start of a packet whose end has not come
+	leaving bool   // DISCONNECT was sent; the broker may close
+
+	connected      bool // CONNACK came
+	sessionPresent bool
+	receiveMaximum uint16
+	granted        int // QoS granted by SUBACK, -1 before
+}
+
+// role is what a client does once it is connected.
+type role interface {
+	receive(c *conn, p *wire.Packet, now int64) error
+}
+
+// receive handles what belongs to the connection and gives the rest to the
+// client's role.
+func (c *conn) receive(p *wire.Packet, now int64) error {
+	switch p.Type {
+	case wire.TypePublish, wire.TypePuback, wire.TypePubrec, wire.TypePubrel, wire.TypePubcomp:
+		if c.role == nil {
+			return fmt.Errorf("packet type %d for an idle client", p.Type)
+		}
+		return c.role.receive(c, p, now)
+	case wire.TypeConnack:
+		if p.Code != 0 {
+			return fmt.Errorf("connection refused with code %#x", p.Code)
+		}
+		c.connected = true
+		c.sessionPresent = p.SessionPresent
+		c.receiveMaximum = p.ReceiveMaximum
+	case wire.TypeSuback:
+		if p.Code > 2 {
+			return fmt.Errorf("subscription refused with code %#x", p.Code)
+		}
+		c.granted = int(p.Code)
+	case wire.TypeDisconnect:
+		return fmt.Errorf("the broker disconnected with code %#x", p.Code)
+	}
+	return nil
+}
+
+// client says how to connect one client.
+type client struct {
+	id     string
+	clean  bool
+	filter string // subscribed to once connected, if not empty
+	qos    byte
+	role   role
+}
+
+// connect connects clients, in groups no larger than the usual listen queue,
+// and returns when all their subscriptions are granted.
+func (l *Loop) connect(addr netip.AddrPort, v wire.Version, clients []client) ([]*conn, error) {
+	const group = 64
+	var conns []*conn
+	for len(clients) > 0 {
+		now := clients[:min(group, len(clients))]
+		clients = clients[len(now):]
+		opened, err := l.connectGroup(addr, v, now)
+		if err != nil {
+			return nil, err
+		}
+		conns = append(conns, opened...)
+	}
+	return conns, nil
+}
+
+func (l *Loop) connectGroup(addr netip.AddrPort, v wire.Version, clients []client) ([]*conn, error) {
+	conns := make([]*conn, len(clients))
+	for i, cl := range clients {
+		c, err := l.dial(addr)
+		if err != nil {
+			return nil, err
+		}
+		c.clientID, c.version, c.role = cl.id, v, cl.role
+		c.out = wire.AppendConnect(c.out, v, cl.id, cl.clean)
+		l.mark(c)
+		conns[i] = c
+	}
+	if err := l.run(handshakeLimit, "connect", allOf(conns, func(c *conn) bool { return c.connected })); err != nil {
+		return nil, err
+	}
+	for i, cl := range clients {
+		if cl.filter == "" {
+			conns[i].granted = int(cl.qos)
+			continue
+		}
+		c := conns[i]
+		c.out = wire.AppendSubscribe(c.out, v, 1, cl.filter, cl.qos)
+		l.mark(c)
+	}
+	if err := l.run(handshakeLimit, "subscribe", allOf(conns, func(c *conn) bool { return c.granted >= 0 })); err != nil {
+		return nil, err
+	}
+	for i, cl := range clients {
+		if conns[i].granted != int(cl.qos) {
+			return nil, fmt.Errorf("client %s: asked for QoS %d, granted %d", cl.id, cl.qos, conns[i].granted)
+		}
+	}
+	return conns, nil
+}
+
+// disconnect says goodbye for clients and waits until the broker has closed.
+func (l *Loop) disconnect(conns []*conn) error {
+	for _, c := range conns {
+		c.leaving = true
+		c.out = wire.AppendDisconnect(c.out)
+		l.mark(c)
+	}
+	return l.run(handshakeLimit, "disconnect", allOf(conns, func(c *conn) bool { return l.conns[c.slot] != c }))
+}
+
+// allOf returns a condition that holds once it held for each of conns. It
+// looks at each only until then.
+func allOf(conns []*conn, holds func(*conn) bool) func() bool {
+	i := 0
+	return func() bool {
+		for i < len(conns) && holds(conns[i]) {
+			i++
+		}
+		return i == len(conns)
+	}
+}
