@@ -192,14 +192,30 @@ func decodeRecord(data []byte, off int, salt uint32, verify bool) (h Head, body 
 
 // resync looks for the next sound record at or behind off. It is used only
 // behind damage, so it may be slow: it costs a checksum for each plausible
-// length.
-func resync(data []byte, off int, salt uint32) (int, bool) {
+// length, within resyncBudget.
+//
+// With a blank of more than zero it gives up behind as many zeros: reserved
+// space that was never written costs a page of memory for each page looked
+// at, and a start must not pay for a whole segment of them.
+func resync(data []byte, off int, salt uint32, blank int) (int, bool) {
 	le := binary.LittleEndian
+	vain, zeros := 0, 0
 	for off = (off + Align - 1) &^ (Align - 1); off+RecordHead <= len(data); off += Align {
+		if le.Uint64(data[off:]) == 0 {
+			if zeros += Align; blank > 0 && zeros >= blank {
+				return 0, false
+			}
+			continue
+		}
+		zeros = 0
 		length := le.Uint32(data[off:])
 		if length < RecordHead || uint64(length) > uint64(len(data)-off) || data[off+8] == 0 {
 			continue
 		}
+		if vain > resyncBudget && length > resyncShort {
+			continue
+		}
+		vain += int(length)
 		if recordSum(data[off:off+int(length)], salt) == le.Uint32(data[off+4:]) {
 			return off, true
 		}

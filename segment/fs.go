@@ -24,6 +24,8 @@ type FS interface {
 	SyncDir(dir string) error
 	// List names the files of a directory with their sizes.
 	List(dir string) ([]FileInfo, error)
+	// MkdirAll makes a directory and those above it that do not exist, with
+	// durable entries.
 	MkdirAll(dir string) error
 	// Free is the space that a user may still fill, in bytes; negative if unknown.
 	Free(dir string) int64
@@ -110,7 +112,22 @@ func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 func (OS) Remove(path string) error { return os.Remove(path) }
 
 // MkdirAll implements FS.
-func (OS) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
+func (o OS) MkdirAll(dir string) error {
+	dir = filepath.Clean(dir)
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := o.MkdirAll(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
 
 // List implements FS.
 func (OS) List(dir string) ([]FileInfo, error) {

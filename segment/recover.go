@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,11 @@ type Recovery struct {
 	Torn    int64    // bytes of a torn record behind End that were not counted as damage
 	Damages []Damage // ranges between sound records
 }
+
+// blankRun is how many zeros end the search for sound records behind the end
+// of an unsealed segment. A hole that large is not something that a crash
+// leaves between records that were promised to be kept.
+const blankRun = 1 << 20
 
 // Recover reads the records of a mapped file from the offset from on (zero:
 // from the first) and finds where they end. A record that fails its checksum
@@ -33,7 +39,7 @@ func Recover(path string, data []byte, from int64, visit func(Record) error) (Re
 	for {
 		head, body, next, err := decodeRecord(data, off, h.Salt, true)
 		if err != nil {
-			at, ok := resync(data, off, h.Salt)
+			at, ok := resync(data, off, h.Salt, blankRun)
 			if !ok {
 				r.Torn = tornBytes(data, off, err)
 				return r, nil
@@ -58,10 +64,25 @@ func Recover(path string, data []byte, from int64, visit func(Record) error) (Re
 				return r, err
 			}
 		}
-		off = next
+		off = min(next, len(data)) // the padding may have been cut off
 		r.End = int64(off)
 	}
 }
+
+// Unused reports whether nothing was ever put into a mapped file: a crash came
+// between its creation and its header, which is synced before any record.
+func Unused(data []byte) bool {
+	for len(data) > 0 {
+		n := min(len(data), len(zeroPage))
+		if !bytes.Equal(data[:n], zeroPage[:n]) {
+			return false
+		}
+		data = data[n:]
+	}
+	return true
+}
+
+var zeroPage [4096]byte
 
 // tornBytes measures what lies behind the end: zero when the space was never
 // written.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 )
 
@@ -26,6 +27,7 @@ type Segment struct {
 	pins    int
 	retired bool
 	remove  bool
+	leaving bool // retired, to be removed, still pinned
 	lastUse uint64
 	active  bool // mapped for as long as it is appended to
 
@@ -35,6 +37,13 @@ type Segment struct {
 	// only the appender
 	populated int
 	forgotten int
+
+	sync struct {
+		sync.Mutex
+		// failed is the first sync that failed. The system tells only one of
+		// those who sync that pages were lost, so we tell the others.
+		failed error
+	}
 }
 
 // Create makes an empty segment file, maps it and syncs its header and
@@ -112,10 +121,19 @@ func (s *Segment) Commit(bodyLen int, h *Head) Pos {
 // Flush puts the records in [from, to) on stable storage. An error is final:
 // the pages may be gone.
 func (s *Segment) Flush(from, to Pos) error {
-	if err := s.m.Flush(s.offset(from), s.offset(to)); err != nil {
+	if err := s.flush(s.offset(from), s.offset(to)); err != nil {
 		return fmt.Errorf("sync %s, positions %d to %d: %w", s.Path, from, to, err)
 	}
 	return nil
+}
+
+func (s *Segment) flush(from, to int) error {
+	s.sync.Lock()
+	defer s.sync.Unlock()
+	if s.sync.failed == nil {
+		s.sync.failed = s.m.Flush(from, to)
+	}
+	return s.sync.failed
 }
 
 // Forget drops what lies more than keep bytes behind the tail from the
@@ -164,7 +182,7 @@ func (s *Segment) damage(off, end int, cause error) *Damage {
 	if errors.Is(cause, errEnd) {
 		cause = fmt.Errorf("%w: nothing written at offset %d, records were expected up to %d", ErrDamaged, off, end)
 	}
-	to, ok := resync(s.data[:end], off+Align, s.Salt)
+	to, ok := resync(s.data[:end], off+Align, s.Salt, 0)
 	if !ok {
 		to = end
 	}
@@ -180,7 +198,7 @@ func (s *Segment) WriteSeal(fsys FS, seal Seal, h Head) error {
 	encodeSeal(s.data[end+RecordHead:], seal)
 	h.Kind = KindSeal
 	encodeRecord(s.data[end:end+SealLen], s.Salt, &h)
-	if err := s.m.Flush(0, end+SealLen); err != nil {
+	if err := s.flush(0, end+SealLen); err != nil {
 		return fmt.Errorf("sync %s at its seal: %w", s.Path, err)
 	}
 	// Readers stay below end, so cutting under their mapping is safe. Where

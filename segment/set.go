@@ -3,8 +3,11 @@ package segment
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"sort"
 	"sync"
+	"syscall"
 )
 
 // Set is the ordered list of the segments of one log, and the owner of their
@@ -21,21 +24,25 @@ type Set struct {
 	list  []*Segment // by base
 	clock uint64
 	idle  int // mapped, not pinned, not active
+	// leaving is the size of what is retired and not yet removed.
+	leaving int64
 }
 
 // NewSet returns an empty set that keeps up to limit unused mappings.
 func NewSet(fsys FS, limit int) *Set { return &Set{fs: fsys, limit: limit} }
 
-// Add puts a segment behind all others.
+// Add puts a segment in its place among the others, which is nearly always
+// behind them.
 func (t *Set) Add(s *Segment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.set = t
-	t.list = append(t.list, s)
+	i := sort.Search(len(t.list), func(i int) bool { return t.list[i].Base > s.Base })
+	t.list = slices.Insert(t.list, i, s)
 }
 
-// AddSealed puts a file that is sealed, with its records ending at end,
-// behind all others. It is mapped when it is first pinned.
+// AddSealed puts a file that is sealed, with its records ending at end, in its
+// place among the others. It is mapped when it is first pinned.
 func (t *Set) AddSealed(path string, h FileHead, end int64) *Segment {
 	s := &Segment{FileHead: h, Path: path}
 	s.end.Store(end)
@@ -65,7 +72,8 @@ func (t *Set) Oldest() Pos {
 // the first one behind it if pos lies before the oldest record or in the
 // unused range behind an early end. It counts the caller in before the bytes
 // can go away; the caller calls Unpin. A segment that cannot be mapped is
-// reported as *Damage over its whole range.
+// reported as *Damage over its whole range, unless it is the machine that
+// lacks something: that passes.
 func (t *Set) Pin(pos Pos) (*Segment, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -83,6 +91,40 @@ func (t *Set) Pin(pos Pos) (*Segment, error) {
 	return t.list[i], t.pinLocked(t.list[i])
 }
 
+// PinUnsealed pins s unless it was sealed, which has synced all of it.
+func (t *Set) PinUnsealed(s *Segment) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return s.active && t.pinLocked(s) == nil
+}
+
+// Sealed reports whether s may be unmapped and dropped.
+func (t *Set) Sealed(s *Segment) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !s.active
+}
+
+// SealedBytes is about what the files of all sealed segments take.
+func (t *Set) SealedBytes() (n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.list {
+		if !s.active {
+			n += s.end.Load() + SealLen
+		}
+	}
+	return n
+}
+
+// Leaving is about what the files of retired segments take that are still
+// there because somebody reads them.
+func (t *Set) Leaving() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.leaving
+}
+
 // PinSegment pins s itself.
 func (t *Set) PinSegment(s *Segment) error {
 	t.mu.Lock()
@@ -98,6 +140,9 @@ func (t *Set) pinLocked(s *Segment) error {
 		m, err := t.fs.Map(s.Path, false)
 		if err == nil && int64(len(m.Bytes())) < s.end.Load() {
 			err = errors.Join(fmt.Errorf("%w: file has %d bytes, records were expected up to %d", ErrDamaged, len(m.Bytes()), s.end.Load()), m.Unmap())
+		}
+		if err != nil && IsEnvironment(err) {
+			return fmt.Errorf("map %s: %w", s.Path, err)
 		}
 		if err != nil {
 			return &Damage{File: s.Path, From: s.First(), To: s.End(), Err: fmt.Errorf("%w: %w", ErrDamaged, err)}
@@ -126,6 +171,11 @@ func (s *Segment) Unpin() {
 		t.dropLocked(s)
 		return
 	}
+	t.trimLocked()
+}
+
+// trimLocked unmaps what was not used for the longest time.
+func (t *Set) trimLocked() {
 	for t.idle > t.limit {
 		t.dropLocked(t.longestUnusedLocked())
 	}
@@ -152,6 +202,10 @@ func (t *Set) dropLocked(s *Segment) {
 	}
 	if s.remove {
 		s.remove = false
+		if s.leaving {
+			s.leaving = false
+			t.leaving -= s.end.Load() + SealLen
+		}
 		_ = t.fs.Remove(s.Path)
 	}
 }
@@ -168,9 +222,7 @@ func (t *Set) Deactivate(s *Segment) {
 		t.idle++
 		t.clock++
 		s.lastUse = t.clock
-		for t.idle > t.limit {
-			t.dropLocked(t.longestUnusedLocked())
-		}
+		t.trimLocked()
 	}
 }
 
@@ -195,6 +247,9 @@ func (t *Set) Retire(s *Segment, remove bool) {
 	}
 	if s.pins == 0 {
 		t.dropLocked(s)
+	} else if remove {
+		s.leaving = true
+		t.leaving += s.end.Load() + SealLen
 	}
 }
 
@@ -209,9 +264,21 @@ func (t *Set) Close() error {
 			err = errors.Join(err, s.m.Unmap())
 			s.m, s.data, s.active = nil, nil, false
 		} else if s.pins > 0 {
+			s.retired, s.active = true, false // the last reader out unmaps it
 			err = errors.Join(err, fmt.Errorf("%s is still pinned by %d readers", s.Path, s.pins))
 		}
 	}
 	t.list, t.idle = nil, 0
 	return err
+}
+
+// IsEnvironment reports whether err says that the machine lacks something, so
+// that it may succeed later; the file is not to blame.
+func IsEnvironment(err error) bool {
+	for _, cause := range []error{fs.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
 }

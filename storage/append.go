@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 
 	"cairnmq/segment"
 )
@@ -35,7 +37,7 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 			m.Err = full // a smaller one behind it must not overtake it
 			continue
 		}
-		if m.Err = l.admitLocked(rule, n); m.Err != nil {
+		if m.Err = l.admitLocked(m, rule, n); m.Err != nil {
 			if errors.Is(m.Err, ErrFull) {
 				full = m.Err
 			}
@@ -51,10 +53,16 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 	return l.publishLocked(), class, nil
 }
 
+// maxString is the longest topic or client id that a record can hold.
+const maxString = 1<<16 - 1
+
 // admitLocked checks quota and room for one message.
-func (l *Log) admitLocked(rule *ruleState, n int) error {
+func (l *Log) admitLocked(m *Message, rule *ruleState, n int) error {
 	if rule != nil && rule.refuses() {
 		return ErrQuota
+	}
+	if len(m.Topic) > maxString || len(m.Publisher) > maxString {
+		return fmt.Errorf("%w: topic of %d bytes, publisher of %d", ErrTooLarge, len(m.Topic), len(m.Publisher))
 	}
 	if err := l.roomLocked(anybody, n, reserveForEvents); err != nil {
 		return err
@@ -89,6 +97,7 @@ func (l *Log) appendEvents(who caller, events ...Event) (pos, end Pos, err error
 	for i := range events {
 		e := &events[i]
 		if err := l.roomLocked(who, len(e.Body), 0); err != nil {
+			l.publishLocked() // what came before it is in the log
 			return 0, 0, err
 		}
 		copy(l.seq.active.Reserve(len(e.Body)), e.Body)
@@ -166,6 +175,11 @@ func (l *Log) publishLocked() Pos {
 	end := l.seq.active.End()
 	l.head.Store(uint64(end))
 	l.commitTo()
+	if l.seq.firstAlways != 0 {
+		// Readers stand before this record until it is synced, whether or not
+		// somebody waits for it.
+		l.syncer.ask()
+	}
 	l.seq.active.Forget(residentTail)
 	if l.seq.sinceCheckpoint >= l.o.CheckpointBytes {
 		l.seq.sinceCheckpoint = 0
@@ -200,30 +214,31 @@ const (
 // making room: what it appends is small and is what frees a whole segment.
 func (l *Log) createNextLocked(need int) error {
 	l.seq.wanted = max(l.seq.wanted, need)
+	l.publishLocked()
 	l.seq.Unlock()
 	defer l.seq.Lock()
 	size, ok := l.wantedSize()
 	if !ok {
 		return l.Err()
 	}
-	return l.replaceNext(size)
+	return l.replaceNext(size, false)
 }
 
 // roomLocked makes sure that the active segment has room for a body of n
 // bytes, going over to the next segment if needed, with spare bytes left over
 // when there is no next one. It may let go of the lock while it waits for the
-// keeper, which alone creates segments.
+// keeper, which alone creates segments. Events are those that spare nothing.
 func (l *Log) roomLocked(who caller, n, spare int) error {
 	need := segment.PaddedLen(n)
-	if n > segment.MaxBody {
+	if n > segment.MaxBody || int64(need) > l.o.SegmentSize && int64(need) > l.o.MaxBytes-l.o.SegmentSize {
 		return fmt.Errorf("%w: %d bytes", ErrTooLarge, n)
 	}
+	event := spare == 0
 	for {
-		room := l.seq.active.Room()
 		switch {
-		case room >= need && (l.seq.next != nil || room >= need+spare):
+		case l.fitsLocked(need, spare):
 			return nil
-		case l.seq.next != nil && l.seq.next.Room() >= need:
+		case l.nextFitsLocked(need, event):
 			l.rollLocked()
 			continue
 		}
@@ -234,10 +249,6 @@ func (l *Log) roomLocked(who caller, n, spare int) error {
 			err = l.awaitNextLocked(need, spare)
 		}
 		if err != nil {
-			// Events may use what messages must leave.
-			if spare == 0 && l.seq.active.Room() >= need {
-				return nil
-			}
 			return err
 		}
 		if err := l.usableLocked(); err != nil {
@@ -246,28 +257,51 @@ func (l *Log) roomLocked(who caller, n, spare int) error {
 	}
 }
 
+// fitsLocked reports whether a record may go into the active segment.
+func (l *Log) fitsLocked(need, spare int) bool {
+	room := l.seq.active.Room()
+	if spare == 0 {
+		return room >= need
+	}
+	return !l.seq.activeForEvents && room >= need && (l.seq.next != nil && !l.seq.nextForEvents || room >= need+spare)
+}
+
+// nextFitsLocked reports whether it may go into the next one.
+func (l *Log) nextFitsLocked(need int, event bool) bool {
+	return l.seq.next != nil && l.seq.next.Room() >= need && (event || !l.seq.nextForEvents)
+}
+
 // awaitNextLocked asks the keeper for the next segment, with room for need
 // bytes, and waits for the outcome of its attempt.
 func (l *Log) awaitNextLocked(need, spare int) error {
-	l.seq.wanted = max(l.seq.wanted, need)
-	if spare == 0 {
-		l.seq.wantedByEvent = true
-	}
-	if l.seq.full && spare > 0 {
-		return ErrFull // known; the keeper tries again by itself
-	}
-	attempt := l.seq.attempts
-	l.keeper.poke(&l.keeper.rolled)
-	for l.seq.attempts == attempt && !l.seq.closed && l.Err() == nil {
-		l.seq.attempted.Wait()
-	}
-	if l.seq.next == nil || l.seq.next.Room() < need {
-		if l.seq.active.Room() >= need+spare {
-			return nil // somebody else has gone over to a new one
+	event := spare == 0
+	// An attempt that was under way when we asked does not know of us.
+	for range 2 {
+		if l.seq.full && !event {
+			return ErrFull // known; the keeper tries again by itself
 		}
-		return ErrFull
+		l.seq.wanted = max(l.seq.wanted, need)
+		if event {
+			l.seq.wantedByEvent = max(l.seq.wantedByEvent, need)
+		}
+		// What was appended so far must not wait with us.
+		l.publishLocked()
+		attempt := l.seq.attempts
+		l.keeper.poke(&l.keeper.rolled)
+		for l.seq.attempts == attempt && !l.seq.closed && l.Err() == nil {
+			l.seq.attempted.Wait()
+		}
+		if err := l.usableLocked(); err != nil {
+			return err
+		}
+		if l.fitsLocked(need, spare) || l.nextFitsLocked(need, event) {
+			return nil
+		}
 	}
-	return nil
+	if !l.seq.full {
+		return nil // others were faster; ask again
+	}
+	return ErrFull
 }
 
 // rollLocked makes the next segment the active one.
@@ -275,7 +309,8 @@ func (l *Log) rollLocked() {
 	next := l.seq.next
 	l.seq.next = nil
 	l.set.Add(next)
-	l.seq.active = next
+	l.seq.active, l.seq.activeForEvents = next, l.seq.nextForEvents
+	l.seq.nextForEvents = false
 	l.seq.unsynced = append(l.seq.unsynced, next)
 	l.head.Store(uint64(next.First()))
 	l.keeper.poke(&l.keeper.rolled)
@@ -297,9 +332,17 @@ func (l *Log) roomCameLocked() {
 	}
 }
 
-// createSegment makes a segment file and its durable directory entry.
+// createSegment makes a segment file and its durable directory entry. base is
+// behind everything that was ever appended, so a file of that name is what an
+// attempt that failed could not take back.
 func (l *Log) createSegment(base Pos, size int64) (*segment.Segment, error) {
-	return segment.Create(l.o.FS, l.segmentDir(), segment.FileHead{
-		LogID: l.id, Base: base, Size: size, Salt: newSalt(), Boot: l.boot, Created: l.o.Now().UnixNano(),
-	})
+	h := segment.FileHead{LogID: l.id, Base: base, Size: size, Salt: newSalt(), Boot: l.boot, Created: l.o.Now().UnixNano()}
+	seg, err := segment.Create(l.o.FS, l.segmentDir(), h)
+	if errors.Is(err, fs.ErrExist) {
+		if err := l.o.FS.Remove(filepath.Join(l.segmentDir(), segment.FileName(base))); err != nil {
+			return nil, err
+		}
+		seg, err = segment.Create(l.o.FS, l.segmentDir(), h)
+	}
+	return seg, err
 }

@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"errors"
+	"io/fs"
 	"path/filepath"
 )
 
@@ -15,14 +17,21 @@ func (l *Log) Checkpoint() error {
 	v := &l.view
 	v.Lock()
 	pos := v.pos
-	l.writeRetainedLocked()
+	err := l.writeRetainedLocked()
 	v.Unlock()
+	if err != nil {
+		return err
+	}
 
 	l.gate.Lock()
 	defer l.gate.Unlock()
 	b := l.index.NewBatch()
+	// After a checkpoint that failed, the sources think that they were saved.
+	onlyDirty := !l.gate.failed
+	l.gate.failed = true
 	for _, src := range l.sources.snapshot() {
-		if row, persist := src.Snapshot(true); row != nil && persist {
+		if row, persist := src.Snapshot(onlyDirty); row != nil && persist {
+			l.keepDue(row)
 			putSession(b, row)
 		}
 	}
@@ -36,11 +45,33 @@ func (l *Log) Checkpoint() error {
 	if err := l.index.Flush(); err != nil {
 		return err
 	}
+	l.gate.failed = false
 	l.seq.Lock()
-	l.seq.checkpoint = pos
+	l.seq.checkpoint = max(l.seq.checkpoint, pos)
 	l.seq.Unlock()
 	l.log.Debug("checkpoint", "pos", pos)
+	if l.checkpointed != nil {
+		l.checkpointed()
+	}
 	return nil
+}
+
+// keepDue lets a source's row replace the due time that the index holds from
+// before the session was opened.
+func (l *Log) keepDue(row *SessionRow) {
+	old, ok, err := l.LoadSession(row.ID)
+	if err != nil {
+		l.indexTrouble(err)
+	} else if ok {
+		row.KeepDue(old)
+	}
+}
+
+// checkpointCovers reports whether a restart replays nothing before pos.
+func (l *Log) checkpointCovers(pos Pos) bool {
+	l.seq.Lock()
+	defer l.seq.Unlock()
+	return l.seq.checkpoint >= pos
 }
 
 func (l *Log) dirtySinceCheckpoint() bool {
@@ -55,9 +86,9 @@ const rebuildMark = "index.rebuild"
 func (l *Log) markForRebuild() {
 	m, err := l.o.FS.Create(filepath.Join(l.dir, rebuildMark), 4096)
 	if err == nil {
-		err = m.Unmap()
+		err = errors.Join(m.Unmap(), l.o.FS.SyncDir(l.dir))
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		l.log.Warn("cannot mark the index for rebuilding", "error", err)
 	}
 }

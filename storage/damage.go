@@ -38,21 +38,26 @@ func (l *Log) ReportDamage(d *segment.Damage) {
 // sealed segment; zero if it knows nothing.
 func (l *Log) postingsBetween(from, to Pos) (n uint64) {
 	for _, seg := range l.set.Snapshot() {
-		if from < seg.Base || from >= seg.Limit() {
-			continue
+		if from >= seg.Base && from < seg.Limit() {
+			n += l.postingsIn(seg.Base, from, to)
 		}
-		topics, err := l.topicCounts(seg)
-		if err != nil {
-			l.indexTrouble(err)
-		}
-		for i := range topics {
-			eachPosting(topics[i].enc, func(off uint32) bool {
-				if p := seg.Base + Pos(off); p >= from && p < to {
-					n++
-				}
-				return true
-			})
-		}
+	}
+	return n
+}
+
+// postingsIn is postingsBetween for the segment at base.
+func (l *Log) postingsIn(base, from, to Pos) (n uint64) {
+	topics, err := l.topicCounts(base)
+	if err != nil {
+		l.indexTrouble(err)
+	}
+	for i := range topics {
+		eachPosting(topics[i].enc, func(off uint32) bool {
+			if p := base + Pos(off); p >= from && p < to {
+				n++
+			}
+			return true
+		})
 	}
 	return n
 }

@@ -23,8 +23,8 @@
 // # Who may do what
 //
 // Append is safe for many goroutines and serialised by one short critical
-// section per batch. The view is advanced by whoever appended, one at a time.
-// One goroutine, the keeper, does everything slow: preparing the next segment,
-// sealing, checkpoints, retention. One more, the syncer, does nothing but
-// sync.
+// section per batch. The view is advanced by whoever appended, one at a time,
+// and by a goroutine that follows the syncs. One goroutine, the keeper, does
+// everything slow: preparing the next segment, sealing, checkpoints,
+// retention. One more, the syncer, does nothing but sync.
 package storage

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cairnmq/index"
@@ -18,9 +19,11 @@ type keeper struct {
 	checkpointDue bool
 	jobs          []sealJob
 
-	kick chan struct{} // capacity 1
-	quit chan struct{}
-	done chan struct{}
+	kick    chan struct{} // capacity 1
+	quit    chan struct{}
+	done    chan struct{}
+	once    sync.Once   // closes quit
+	closing atomic.Bool // Close was called
 
 	// for tests and Close: what was asked for has been done
 	idle *sync.Cond
@@ -40,6 +43,12 @@ func (k *keeper) init() {
 	k.quit = make(chan struct{})
 	k.done = make(chan struct{})
 	k.idle = sync.NewCond(&k.mu)
+}
+
+// stop ends the goroutine, once.
+func (k *keeper) stop() {
+	k.once.Do(func() { close(k.quit) })
+	<-k.done
 }
 
 // poke sets one of the flags and wakes the keeper.
@@ -134,6 +143,9 @@ func (k *keeper) work(l *Log) (room bool) {
 		if rolled {
 			room = l.prepareNext()
 		}
+		if !room && len(jobs) > 0 {
+			k.poke(&k.rolled) // what is sealed now may be dropped
+		}
 		for i := range jobs {
 			if err := l.sealSegment(&jobs[i]); err != nil {
 				l.fail(err)
@@ -161,6 +173,9 @@ func (l *Log) prepareNext() bool {
 	l.seq.attempts++
 	l.seq.attempted.Broadcast()
 	if err != nil {
+		// Whoever asked has been told. Kept, the wish for a large record that
+		// does not fit would stand in the way of all others.
+		l.seq.wanted, l.seq.wantedByEvent = 0, 0
 		l.fullLocked(err)
 		return false
 	}
@@ -178,39 +193,72 @@ func (l *Log) createNext() error {
 	}
 	fits := l.makeRoom(size)
 	// Making room appends carried messages and ledger rows, so look again.
-	if size, ok = l.wantedSize(); !ok {
+	size, ok = l.wantedSize()
+	switch {
+	case !fits:
+		return errors.Join(errOverBudget, l.createForEvents())
+	case !ok:
+		return l.Err()
+	}
+	return l.replaceNext(size, false)
+}
+
+// eventSegment is the size of a segment beyond the budget. Together such
+// segments take no more than one usual segment: sessions can settle what is in
+// flight for a while, and then they are refused, too.
+const eventSegment = 1 << 20
+
+// createForEvents lets events, but no messages, go beyond the budget.
+func (l *Log) createForEvents() error {
+	l.seq.Lock()
+	next := l.seq.next
+	if next != nil {
+		l.seq.nextForEvents = true // made while we tried to make room
+	}
+	wanted := l.seq.wantedByEvent
+	l.seq.Unlock()
+	if wanted == 0 || next != nil && next.Room() >= wanted {
 		return nil
 	}
-	l.seq.Lock()
-	forEvent := l.seq.wantedByEvent
-	l.seq.Unlock()
-	if !fits && !forEvent {
-		return errOverBudget
+	u, err := l.Usage()
+	if err != nil {
+		return err
 	}
-	return l.replaceNext(size)
+	size := sizeFor(min(eventSegment, l.o.SegmentSize), wanted)
+	if next != nil {
+		u.Segments -= next.Size
+	}
+	if u.Total()+size > u.Budget+l.o.SegmentSize {
+		return nil
+	}
+	return l.replaceNext(size, true)
+}
+
+// sizeFor is the size of a segment that has room for a record of need bytes.
+func sizeFor(usual int64, need int) int64 {
+	if need == 0 {
+		return usual
+	}
+	return max(usual, (int64(need)+segment.FileHeadLen+segment.SealLen+4095)&^4095)
 }
 
 // wantedSize is the size of the next segment, and whether one is wanted.
 func (l *Log) wantedSize() (int64, bool) {
 	l.seq.Lock()
 	defer l.seq.Unlock()
-	if l.seq.closed || l.Err() != nil || l.seq.next != nil && l.seq.next.Room() >= l.seq.wanted {
+	if l.seq.closed || l.Err() != nil || l.seq.next != nil && !l.seq.nextForEvents && l.seq.next.Room() >= l.seq.wanted {
 		return 0, false
 	}
-	size := l.o.SegmentSize
-	if l.seq.wanted > 0 {
-		// A record that is larger than a usual segment gets one of its own.
-		size = max(size, (int64(l.seq.wanted)+segment.FileHeadLen+segment.SealLen+4095)&^4095)
-	}
-	return size, true
+	// A record that is larger than a usual segment gets one of its own.
+	return sizeFor(l.o.SegmentSize, l.seq.wanted), true
 }
 
 // replaceNext puts a new segment of the given size in the place of the
 // prepared one, if any.
-func (l *Log) replaceNext(size int64) error {
+func (l *Log) replaceNext(size int64, forEvents bool) error {
 	l.seq.Lock()
 	old, base := l.seq.next, l.seq.active.Limit()
-	l.seq.next = nil
+	l.seq.next, l.seq.nextForEvents = nil, false
 	l.seq.Unlock()
 	if old != nil {
 		if err := old.Discard(l.o.FS); err != nil {
@@ -223,8 +271,8 @@ func (l *Log) replaceNext(size int64) error {
 	}
 	l.seq.Lock()
 	defer l.seq.Unlock()
-	l.seq.next = next
-	l.seq.wanted, l.seq.wantedByEvent = 0, false
+	l.seq.next, l.seq.nextForEvents = next, forEvents
+	l.seq.wanted, l.seq.wantedByEvent = 0, 0
 	return nil
 }
 
@@ -286,11 +334,12 @@ func scanTopics(seg *segment.Segment) (map[string]*Topic, tally) {
 
 // indexSegment writes a sealed segment's rows, in batches that stay small.
 func (l *Log) indexSegment(seg *segment.Segment, topics map[string]*Topic, t *tally) error {
-	l.gate.RLock()
-	defer l.gate.RUnlock()
 	b := l.index.NewBatch()
 	row := segmentRow{Size: seg.Size, End: seg.Bytes() + segment.FileHeadLen, Salt: seg.Salt, Records: t.records, Messages: t.messages,
 		First: t.first, Last: t.last, Times: t.times.entries}
+	if row.Last == 0 { // nothing but carried messages, whose clocks are old
+		row.First, row.Last = seg.Created, seg.Created
+	}
 	n := 0
 	for name, topic := range topics {
 		b.SetPostings(uint64(seg.Base), []byte(name), topic.postingsRow())
@@ -298,14 +347,40 @@ func (l *Log) indexSegment(seg *segment.Segment, topics map[string]*Topic, t *ta
 			row.addRule(r.Filter, int64(topic.bytes))
 		}
 		if n += len(topic.postings.enc) + len(name); n > 256<<10 {
-			if err := b.Apply(); err != nil {
+			if err := l.applyOften(b); err != nil {
 				return err
 			}
 			n = 0
 		}
 	}
 	b.SetSegment(uint64(seg.Base), row.encode())
-	return l.applied(b.Apply())
+	return l.applyOften(b)
+}
+
+// applyOften is for those who write a lot to the index: it does not leave it
+// to Pebble when the rows become durable, because others, not these, must not
+// be so before the log is.
+func (l *Log) applyOften(b *index.Batch) error {
+	if err := l.apply(b); err != nil || l.index.Pending() < checkpointPending {
+		return err
+	}
+	return l.flushIndex()
+}
+
+// flushIndex makes the index durable without a new checkpoint.
+func (l *Log) flushIndex() error {
+	l.gate.Lock()
+	defer l.gate.Unlock()
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	if err := l.index.Flush(); err != nil {
+		return err
+	}
+	if l.checkpointed != nil {
+		l.checkpointed()
+	}
+	return nil
 }
 
 // indexTrouble reports an error of the index. The log is the truth: what the

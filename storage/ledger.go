@@ -102,11 +102,9 @@ func (l *Log) recordLoss(who caller, x Loss) error {
 }
 
 func (l *Log) indexLoss(pos Pos, wall int64, body []byte) error {
-	l.gate.RLock()
-	defer l.gate.RUnlock()
 	b := l.index.NewBatch()
 	b.SetLoss(uint64(pos), lossRow(wall, body))
-	return l.applied(b.Apply())
+	return l.apply(b)
 }
 
 func lossRow(wall int64, body []byte) []byte {

@@ -60,9 +60,11 @@ type Log struct {
 		// What appenders ask of the keeper: room for a record of this size;
 		// attempted wakes them when attempts has grown.
 		wanted        int
-		wantedByEvent bool
+		wantedByEvent int // the same for events alone
 		attempts      int
-		attempted     *sync.Cond
+		// A segment beyond the budget is for events only.
+		activeForEvents, nextForEvents bool
+		attempted                      *sync.Cond
 	}
 
 	syncer syncer
@@ -71,6 +73,10 @@ type Log struct {
 	gate   gate
 
 	sources sources
+
+	// checkpointed is called after the index was flushed, with the gate
+	// closed, so that a test can see what the disk then holds of it.
+	checkpointed func()
 
 	damage damageBook
 	stats  Stats
@@ -116,12 +122,14 @@ func (l *Log) Err() error {
 }
 
 // fail ends the log: a failed sync may have dropped dirty pages, and a later
-// one that succeeds would prove nothing.
+// one that succeeds would prove nothing. The caller does not hold seq.
 func (l *Log) fail(err error) {
 	if l.failed.CompareAndSwap(nil, &err) {
 		l.log.Error("the log has failed; nothing is acknowledged any more", "error", err)
 		close(l.dead)
+		l.seq.Lock()
 		l.seq.attempted.Broadcast()
+		l.seq.Unlock()
 		l.syncer.wake()
 	}
 }

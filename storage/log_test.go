@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"cairnmq/segment"
 )
@@ -240,3 +241,35 @@ func BenchmarkAppend(b *testing.B) {
 		l.Advance()
 	}
 }
+
+// A record of class always that nobody waits for used to hold up whatever was
+// appended behind it until somebody else asked for a sync.
+func TestNobodyWaitsAndStillItIsRouted(t *testing.T) {
+	always := ClassAlways
+	o := small()
+	o.SessionClass, o.SyncInterval = &always, time.Hour
+	l := openTest(t, t.TempDir(), o)
+	defer l.Close()
+	routed := make(chan string, 1)
+	l.SetSink(sinkFunc(func(m *MessageView) { routed <- string(m.Payload) }))
+	if _, _, err := l.AppendEvents(EventEnded("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.AppendMessages([]Message{{Topic: []byte("a"), Payload: []byte("hello")}}); err != nil {
+		t.Fatal(err)
+	}
+	l.Advance()
+	select {
+	case got := <-routed:
+		if got != "hello" {
+			t.Fatalf("routed %q", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the message was never routed")
+	}
+}
+
+type sinkFunc func(m *MessageView)
+
+func (f sinkFunc) Route(_ *Record, m *MessageView, _ *Topic) { f(m) }
+func (f sinkFunc) Batch() Flusher                            { return nil }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,33 +45,40 @@ func newSalt() uint32 {
 
 // Open opens the log in dir, creating it if there is none, and recovers it if
 // it was not closed in order.
-func Open(dir string, o Options) (_ *Log, err error) {
+func Open(dir string, o Options) (*Log, error) {
 	o = o.withDefaults()
+	l, err := open(dir, o, nil)
+	if errors.Is(err, index.ErrDamaged) {
+		// Found while it was being used, so it is set aside after all.
+		l, err = open(dir, o, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open log in %s: %w", dir, err)
+	}
+	return l, nil
+}
+
+// open opens the log. damaged is why the index is not to be trusted, if so.
+func open(dir string, o Options, damaged error) (*Log, error) {
 	l := &Log{dir: dir, o: o, opened: o.Now(), log: o.Logger, dead: make(chan struct{}), rules: newRules(&o)}
 	l.set = segment.NewSet(o.FS, o.MappedSegments)
 	l.sources.open = make(map[string]Source)
 	l.syncer.init()
 	l.keeper.init()
 	l.seq.attempted = sync.NewCond(&l.seq)
-	l.view.topics = make(map[string]*Topic)
-	l.view.retained = make(map[string]Pos)
+	l.view.init()
 	if err := l.lockDir(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.release())
-		}
-	}()
-	r := recovery{l: l}
+	r := recovery{l: l, distrust: damaged}
 	if err := r.run(); err != nil {
-		return nil, fmt.Errorf("open log in %s: %w", dir, err)
+		return nil, errors.Join(err, l.release())
 	}
 	go l.syncer.run(l)
 	go l.keeper.run(l)
+	go l.view.run(l)
 	if err := r.afterStart(); err != nil {
-		l.stop()
-		return nil, fmt.Errorf("open log in %s: %w", dir, err)
+		return nil, errors.Join(err, l.stop())
 	}
 	return l, nil
 }
@@ -82,6 +88,11 @@ func (l *Log) lockDir() error {
 		if err := l.o.FS.MkdirAll(d); err != nil {
 			return fmt.Errorf("data directory: %w", err)
 		}
+	}
+	// The directories may be there because an earlier start made them and got
+	// no further.
+	if err := l.o.FS.SyncDir(l.dir); err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
 	l.lock = flock.New(filepath.Join(l.dir, lockName))
 	ok, err := l.lock.TryLock()
@@ -103,11 +114,13 @@ type recovery struct {
 	losses     []Loss
 	limit      Pos // behind every position that may have been used
 	clean      bool
-	lastHead   segment.Head
-	end        Pos // behind the last sound record
+	boot       uint16 // of the last record
+	end        Pos    // behind the last sound record
 	reopened   *segment.Segment
 	damages    []segment.Damage
 	sealedBase []Pos
+	unused     []string // files without a record, whose positions stay used
+	distrust   error    // why the index is to be rebuilt, if known from the start
 }
 
 // openSegment is a segment file without a seal.
@@ -140,14 +153,21 @@ func (r *recovery) run() error {
 // openIndex opens the index, or sets a damaged one aside and begins anew.
 func (r *recovery) openIndex() error {
 	l := r.l
-	mark := filepath.Join(l.dir, rebuildMark)
-	if _, err := os.Stat(mark); err == nil {
-		r.setIndexAside(errors.New("an earlier run found it damaged"))
-		if err := l.o.FS.Remove(mark); err != nil {
+	marked, err := r.marked()
+	if err != nil {
+		return err
+	}
+	if marked {
+		r.distrust = errors.New("an earlier run found it damaged")
+	}
+	if r.distrust != nil {
+		r.setIndexAside(r.distrust)
+	}
+	if marked {
+		if err := l.o.FS.Remove(filepath.Join(l.dir, rebuildMark)); err != nil {
 			return err
 		}
 	}
-	var err error
 	open := func() error {
 		l.index, err = index.Open(l.indexDir(), index.Options{Logger: l.log, CacheBytes: l.o.IndexCache})
 		if err == nil {
@@ -159,11 +179,56 @@ func (r *recovery) openIndex() error {
 		}
 		return err
 	}
-	if open(); errors.Is(err, index.ErrDamaged) {
+	if open(); errors.Is(err, index.ErrDamaged) && r.distrust == nil {
 		r.setIndexAside(err)
 		open()
 	}
+	if err == nil && r.meta.LogID != [16]byte{} {
+		if why := r.foreign(); why != nil {
+			if err := l.index.Close(); err != nil {
+				return err
+			}
+			r.setIndexAside(why)
+			open()
+		}
+	}
 	return err
+}
+
+// marked reports whether an earlier run has asked for the index to be rebuilt.
+func (r *recovery) marked() (bool, error) {
+	files, err := r.l.o.FS.List(r.l.dir)
+	return slices.ContainsFunc(files, func(f segment.FileInfo) bool { return f.Name == rebuildMark }), err
+}
+
+// foreign compares the index's log id with those of the segments: if none has
+// it, the index has come from elsewhere. The log is the truth.
+func (r *recovery) foreign() error {
+	l := r.l
+	files, err := l.o.FS.List(l.segmentDir())
+	if err != nil {
+		return nil // findSegments will say so
+	}
+	var other error
+	for _, f := range files {
+		if _, ok := segment.ParseFileName(f.Name); !ok || f.Dir || f.Size < segment.FileHeadLen {
+			continue
+		}
+		m, err := l.o.FS.Map(filepath.Join(l.segmentDir(), f.Name), false)
+		if err != nil {
+			continue
+		}
+		h, err := segment.DecodeFileHead(m.Bytes())
+		_ = m.Unmap()
+		if err != nil {
+			continue
+		}
+		if h.LogID == r.meta.LogID {
+			return nil
+		}
+		other = fmt.Errorf("it belongs to log %x, the segments to %x", r.meta.LogID, h.LogID)
+	}
+	return other
 }
 
 func (r *recovery) setIndexAside(why error) {
@@ -187,11 +252,12 @@ func (r *recovery) findSegments() error {
 	if known {
 		l.id = r.meta.LogID
 	}
-	for _, f := range files {
-		base, ok := segment.ParseFileName(f.Name)
-		if !ok || f.Dir {
-			continue
-		}
+	files = slices.DeleteFunc(files, func(f segment.FileInfo) bool {
+		_, ok := segment.ParseFileName(f.Name)
+		return !ok || f.Dir
+	})
+	for i, f := range files {
+		base, _ := segment.ParseFileName(f.Name)
 		if base < r.limit {
 			r.setAside(f, base, fmt.Errorf("%w: overlaps the segment before it", segment.ErrDamaged))
 			continue
@@ -199,9 +265,12 @@ func (r *recovery) findSegments() error {
 		if r.fromIndex(f, base) {
 			continue
 		}
-		if err := r.examine(f, base); err != nil {
+		if err := r.examine(f, base, i == len(files)-1); err != nil {
 			return err
 		}
+	}
+	if err := r.missing(); err != nil {
+		return err
 	}
 	if l.id == [16]byte{} {
 		if _, err := rand.Read(l.id[:]); err != nil {
@@ -215,6 +284,48 @@ func (r *recovery) findSegments() error {
 	return nil
 }
 
+// missing looks for segments that the index knows and the directory does not
+// have: what retention drops is forgotten before it is removed, so these were
+// removed by somebody else. Their positions stay used.
+func (r *recovery) missing() error {
+	l := r.l
+	have := make(map[Pos]bool)
+	for _, seg := range l.set.Snapshot() {
+		have[seg.Base] = true
+	}
+	for i := range r.open {
+		have[r.open[i].rec.Head.Base] = true
+	}
+	aside := make(map[Pos]bool) // a moment ago, and noted
+	for _, x := range r.losses {
+		aside[x.From] = true
+	}
+	b := l.index.NewBatch()
+	err := l.index.Segments(func(at uint64, enc []byte) error {
+		base := Pos(at)
+		if have[base] {
+			return nil
+		}
+		b.DeleteSegment(at)
+		row, ok := decodeSegmentRow(enc)
+		if !ok {
+			return nil
+		}
+		limit := base + Pos(row.Size)
+		r.limit = max(r.limit, limit)
+		if !aside[base] {
+			r.losses = append(r.losses, Loss{Cause: CauseDamage, From: base, To: limit, Count: row.Messages, Bytes: uint64(row.End),
+				Detail: segment.FileName(base) + ": the file is missing"})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	r.limit = max(r.limit, Pos(r.meta.Checkpoint))
+	return b.Apply()
+}
+
 // fromIndex adds a sealed segment that the index describes without touching
 // the file, so that opening costs the same with any backlog.
 func (r *recovery) fromIndex(f segment.FileInfo, base Pos) bool {
@@ -225,25 +336,31 @@ func (r *recovery) fromIndex(f segment.FileInfo, base Pos) bool {
 	}
 	l.set.AddSealed(filepath.Join(l.segmentDir(), f.Name), segment.FileHead{LogID: l.id, Base: base, Size: row.Size, Salt: row.Salt}, row.End)
 	r.limit = base + Pos(row.Size)
-	for _, x := range row.Rules {
-		for _, rule := range l.rules.retention {
-			if rule.Filter == x.filter {
-				rule.bytes.Add(x.bytes)
-			}
-		}
-	}
 	return true
 }
 
-// examine looks into a segment file.
-func (r *recovery) examine(f segment.FileInfo, base Pos) error {
+// notUsed: the crash came while the last file was created.
+func (r *recovery) notUsed(path string, limit Pos) {
+	r.unused = append(r.unused, path)
+	r.limit = max(r.limit, limit)
+}
+
+// examine looks into a segment file; last says that none comes behind it.
+func (r *recovery) examine(f segment.FileInfo, base Pos, last bool) error {
 	l := r.l
 	path := filepath.Join(l.segmentDir(), f.Name)
+	if f.Size == 0 && last {
+		r.notUsed(path, base+Pos(l.o.SegmentSize))
+		return nil
+	}
 	if f.Size < segment.FileHeadLen {
 		r.setAside(f, base, fmt.Errorf("%w: file has %d bytes", segment.ErrDamaged, f.Size))
 		return nil
 	}
 	m, err := l.o.FS.Map(path, false)
+	if segment.IsEnvironment(err) {
+		return err
+	}
 	if err != nil {
 		r.setAside(f, base, err)
 		return nil
@@ -252,6 +369,9 @@ func (r *recovery) examine(f segment.FileInfo, base Pos) error {
 	data := m.Bytes()
 	h, err := segment.DecodeFileHead(data)
 	switch {
+	case err != nil && last && segment.Unused(data):
+		r.notUsed(path, base+Pos(len(data)))
+		return nil
 	case errors.Is(err, segment.ErrNewer):
 		return fmt.Errorf("%s: %w", path, err)
 	case err == nil && h.Base != base:
@@ -265,7 +385,7 @@ func (r *recovery) examine(f segment.FileInfo, base Pos) error {
 	}
 	l.id = h.LogID
 	r.limit = h.Base + Pos(h.Size)
-	r.lastHead.Boot = max(r.lastHead.Boot, h.Boot)
+	r.boot = h.Boot
 	if tail := len(data) - segment.SealLen; tail >= segment.FileHeadLen {
 		if seal, ok := segment.ReadSeal(data[tail:], h.Salt); ok && seal.End == int64(tail) {
 			l.set.AddSealed(path, h, seal.End)
@@ -277,21 +397,35 @@ func (r *recovery) examine(f segment.FileInfo, base Pos) error {
 	if c := Pos(r.meta.Checkpoint); !r.rebuild && c > base && c <= base+Pos(len(data)) {
 		from = int64(c - base)
 	}
-	var last Kind
-	rec, err := segment.Recover(path, data, from, func(rec Record) error {
-		last, r.lastHead = rec.Kind, rec.Head
+	var kind Kind
+	visit := func(rec Record) error {
+		kind = rec.Kind
+		if rec.Flags&FlagCarried == 0 || rec.Kind != KindMessage { // those have old clocks
+			r.boot = rec.Boot
+		}
 		return nil
-	})
+	}
+	rec, err := segment.Recover(path, data, from, visit)
+	if err == nil && from > 0 && kind == 0 {
+		// Nothing behind the checkpoint, and which boot wrote what is before it?
+		rec, err = segment.Recover(path, data, 0, visit)
+	}
 	if err != nil {
 		return err
 	}
-	if rec.End == segment.FileHeadLen && len(rec.Damages) == 0 && rec.Torn == 0 {
+	if rec.End == segment.FileHeadLen && len(rec.Damages) == 0 && rec.Torn == 0 && int64(len(data)) == h.Size {
 		// Prepared and never used, or all of it lost to a power cut: its
 		// positions stay used.
-		return l.o.FS.Remove(path)
+		r.unused = append(r.unused, path)
+		return nil
 	}
-	r.clean = last == KindShutdown
+	r.clean = kind == KindShutdown && !rec.Sealed
 	r.damages = append(r.damages, rec.Damages...)
+	if end := base + Pos(rec.End); int64(len(data)) < h.Size && !rec.Sealed {
+		// Counted now: replay writes new postings, of what is left.
+		r.losses = append(r.losses, Loss{Cause: CauseDamage, From: end, To: r.limit, Count: l.postingsIn(base, end, r.limit),
+			Detail: fmt.Sprintf("%s: file ends at %d of %d bytes without a seal", f.Name, len(data), h.Size)})
+	}
 	r.open = append(r.open, openSegment{path: path, rec: rec})
 	return nil
 }
@@ -323,7 +457,7 @@ func (r *recovery) indexedMessages(base Pos) (uint64, bool) {
 // may have taken records that somebody has seen.
 func (r *recovery) startActive() error {
 	l := r.l
-	l.boot = r.lastHead.Boot + 1
+	l.boot = r.boot + 1
 	if n := len(r.open); n > 0 && r.clean {
 		last := &r.open[n-1]
 		seg, err := segment.Reopen(l.o.FS, last.path, last.rec.Head, last.rec.End)
@@ -344,6 +478,7 @@ func (r *recovery) startActive() error {
 			// Shorter than reserved: it can be read but not sealed in place.
 			l.log.Warn("an unsealed segment is shorter than it was", "segment", o.path, "error", err)
 			l.set.AddSealed(o.path, o.rec.Head, o.rec.End)
+			r.sealedBase = append(r.sealedBase, o.rec.Head.Base)
 			continue
 		}
 		l.set.Add(o.seg)
@@ -353,6 +488,12 @@ func (r *recovery) startActive() error {
 		var err error
 		if active, err = l.createSegment(max(r.limit, segment.FirstBase), l.o.SegmentSize); err != nil {
 			return err
+		}
+	}
+	// Only now that there is a segment behind them.
+	for _, path := range r.unused {
+		if err := l.o.FS.Remove(path); err != nil {
+			l.log.Warn("cannot remove an unused segment", "segment", path, "error", err)
 		}
 	}
 	r.end = active.End()
@@ -399,6 +540,7 @@ func (r *recovery) afterStart() error {
 	for i := range r.damages {
 		l.ReportDamage(&r.damages[i])
 	}
+	l.Advance()
 	for _, x := range r.losses {
 		if err := l.RecordLoss(x); err != nil {
 			l.log.Error("cannot write the loss ledger", "error", err)
@@ -416,17 +558,21 @@ func (r *recovery) afterStart() error {
 // Close ends the log in order: what was appended is routed, the checkpoint
 // written, the log marked as closed and synced. Appending has ended.
 func (l *Log) Close() error {
+	if l.keeper.closing.Swap(true) {
+		return ErrClosed
+	}
 	l.keeper.wait()
+	l.Advance()
+	l.keeper.stop()
 	var err error
 	if l.Err() == nil {
-		l.Advance()
+		// The index is not what the log's end depends on.
 		err = l.Checkpoint()
-		if err == nil {
-			_, _, err = l.AppendEvents(Event{Kind: KindShutdown})
+		_, _, e := l.appendEvents(theKeeper, Event{Kind: KindShutdown})
+		if e == nil {
+			e = l.Sync()
 		}
-		if err == nil {
-			err = l.Sync()
-		}
+		err = errors.Join(err, e)
 	}
 	return errors.Join(err, l.stop())
 }
@@ -436,22 +582,27 @@ func (l *Log) Close() error {
 func (l *Log) stop() error {
 	l.seq.Lock()
 	l.seq.closed = true
-	next := l.seq.next
-	l.seq.next = nil
 	l.seq.attempted.Broadcast()
 	l.seq.Unlock()
-	close(l.keeper.quit)
-	<-l.keeper.done
+	l.keeper.stop()
 	close(l.syncer.quit)
 	<-l.syncer.done
+	close(l.view.quit)
+	<-l.view.done
+	l.seq.Lock()
+	next := l.seq.next
+	l.seq.next = nil
+	l.seq.Unlock()
 	var err error
 	if next != nil {
 		err = next.Discard(l.o.FS)
 	}
+	l.view.Lock()
 	if l.view.seg != nil {
 		l.view.seg.Unpin()
 		l.view.seg = nil
 	}
+	l.view.Unlock()
 	return errors.Join(err, l.release())
 }
 

@@ -127,8 +127,8 @@ var (
 	ErrFull = errors.New("the log has no room")
 	// ErrQuota: a retention rule with reject-new has used up its share.
 	ErrQuota = errors.New("the retention rule's share is used up")
-	// ErrTooLarge: the record does not fit in any segment.
-	ErrTooLarge = errors.New("the record is larger than a segment can be")
+	// ErrTooLarge: the record does not fit in any segment, or in the budget.
+	ErrTooLarge = errors.New("the record is larger than the log can take")
 	// ErrFailed: a sync failed. Nothing may be acknowledged any more; the
 	// process must end, and recovery starts from what the disk has.
 	ErrFailed = errors.New("the log has failed")

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cairnmq/segment"
 	"cairnmq/storage/filter"
 )
 
@@ -59,6 +60,21 @@ func (r *rules) rule(name string) *ruleState {
 		}
 	}
 	return nil
+}
+
+// detail is how the ledger names the rule; the floor is read back from there.
+func (s *ruleState) detail() string { return "retention rule for " + s.Filter }
+
+// count adds what a segment holds of each rule, or with sign -1 takes it away,
+// but for what lies below the rule's floor and is not counted any more.
+func (r *rules) count(list []ruleBytes, seg *segment.Segment, sign int64) {
+	for _, x := range list {
+		for _, s := range r.retention {
+			if s.Filter == x.filter && uint64(seg.Limit()) > s.floor.Load() {
+				s.bytes.Add(sign * x.bytes)
+			}
+		}
+	}
 }
 
 // refuses reports whether new messages of the rule are refused.

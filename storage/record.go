@@ -96,7 +96,8 @@ type Message struct {
 	// otherwise: in the log it means "received, not yet released".
 	PacketID uint16
 
-	// Err is the result for this message: nil, ErrFull or ErrQuota.
+	// Err is the result for this message: nil, ErrFull, ErrQuota, ErrTooLarge,
+	// or why the log ended.
 	Err error
 }
 

@@ -17,7 +17,10 @@ func (r *recovery) replay() error {
 		from = 0
 		l.log.Warn("rebuilding the index from the segments", "oldest", l.Oldest(), "head", l.Head())
 	}
-	p := replayer{l: l, rows: make(map[string]*SessionRow), retained: l.view.retained, b: l.index.NewBatch()}
+	p := replayer{
+		l: l, rebuild: r.rebuild, b: l.index.NewBatch(),
+		rows: make(map[string]*SessionRow), ended: make(map[string]bool), retained: l.view.retained,
+	}
 	for _, seg := range l.set.Snapshot() {
 		if seg.End() <= from && !r.needsRows(seg) {
 			continue
@@ -31,7 +34,59 @@ func (r *recovery) replay() error {
 			}
 		}
 	}
+	if err := r.countRules(); err != nil {
+		return err
+	}
 	return p.finish(r)
+}
+
+// countRules finds out what the retention rules have used, and where their
+// floors were.
+func (r *recovery) countRules() error {
+	l := r.l
+	if len(l.rules.retention) == 0 {
+		return nil
+	}
+	err := l.Losses(0, func(x Loss) error {
+		for _, rule := range l.rules.retention {
+			if x.Cause == CauseRule && x.Detail == rule.detail() {
+				rule.floor.Store(max(rule.floor.Load(), uint64(x.To)))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, seg := range l.set.Snapshot() {
+		row, ok, err := l.segmentRow(seg.Base)
+		if err != nil {
+			return err
+		}
+		if !ok { // not sealed yet
+			if row.Rules, err = l.readRules(seg); err != nil {
+				return err
+			}
+		}
+		l.rules.count(row.Rules, seg, 1)
+	}
+	return nil
+}
+
+// readRules adds up what an unsealed segment holds of each rule.
+func (l *Log) readRules(seg *segment.Segment) ([]ruleBytes, error) {
+	if err := l.set.PinSegment(seg); err != nil {
+		return nil, err
+	}
+	defer seg.Unpin()
+	topics, _ := scanTopics(seg)
+	var row segmentRow
+	for name, topic := range topics {
+		if rule := l.rules.rule(name); rule != nil {
+			row.addRule(rule.Filter, int64(topic.bytes))
+		}
+	}
+	return row.Rules, nil
 }
 
 // needsRows says whether a sealed segment has no row in the index: because it
@@ -50,14 +105,27 @@ func (r *recovery) indexOld(seg *segment.Segment) error {
 		return nil // reported when it was read
 	}
 	defer seg.Unpin()
+	return r.l.indexAgain(seg)
+}
+
+// indexAgain writes the rows of a sealed segment, pinned by the caller, that
+// has none, or those of a longer file.
+func (l *Log) indexAgain(seg *segment.Segment) error {
+	b := l.index.NewBatch()
+	b.DeleteSegment(uint64(seg.Base))
+	if err := l.apply(b); err != nil {
+		return err
+	}
 	topics, t := scanTopics(seg)
-	return r.l.indexSegment(seg, topics, &t)
+	return l.indexSegment(seg, topics, &t)
 }
 
 // replayer applies records to the rows that they are about.
 type replayer struct {
 	l        *Log
+	rebuild  bool
 	rows     map[string]*SessionRow // touched; nil means gone
+	ended    map[string]bool        // an end was replayed: only Opened begins anew
 	retained map[string]Pos
 	b        *index.Batch
 	damages  []segment.Damage
@@ -95,7 +163,9 @@ func (p *replayer) segment(seg *segment.Segment, from Pos) error {
 
 func (p *replayer) record(rec *Record) error {
 	p.records++
-	p.lastHead = rec.Head
+	if rec.Kind != KindMessage || rec.Flags&FlagCarried == 0 { // those have old clocks
+		p.lastHead = rec.Head
+	}
 	if rec.Kind == KindLoss {
 		p.b.SetLoss(uint64(rec.Pos), lossRow(rec.Wall, rec.Body))
 		return nil
@@ -113,13 +183,13 @@ func (p *replayer) record(rec *Record) error {
 	if !ok {
 		var err error
 		if row, ok, err = p.l.LoadSession(string(id)); err != nil {
-			p.l.indexTrouble(err)
+			return err
 		}
 		p.rows[string(id)] = row // nil if there is none
 	}
 	if row == nil {
-		switch rec.Kind {
-		case KindOpened, KindSubscribed, KindDelivered, KindClosed:
+		switch {
+		case rec.Kind == KindOpened, !p.ended[string(id)] && createsSession(rec.Kind):
 			row = &SessionRow{ID: string(id), Expiry: Never, Next: rec.Pos}
 			p.rows[row.ID] = row
 		default:
@@ -128,10 +198,16 @@ func (p *replayer) record(rec *Record) error {
 	}
 	if row.apply(rec) {
 		due := row.due
-		p.rows[row.ID] = nil
+		p.rows[row.ID], p.ended[row.ID] = nil, true
 		dropSession(p.b, &SessionRow{ID: row.ID, due: due})
 	}
 	return nil
+}
+
+// createsSession: the beginning of the session may have gone with an older
+// segment, and what is left of it is better than nothing.
+func createsSession(k Kind) bool {
+	return k == KindSubscribed || k == KindDelivered || k == KindClosed
 }
 
 func (p *replayer) retain(rec *Record) error {
@@ -150,7 +226,8 @@ func (p *replayer) retain(rec *Record) error {
 			cur = Pos(v)
 		}
 		// In a rebuild the original may be gone with its segment.
-		if cur != 0 && cur != msg.Original || ok && cur == 0 {
+		gone := p.rebuild && !ok
+		if cur != msg.Original && !gone {
 			return nil
 		}
 	}
@@ -176,22 +253,23 @@ func (p *replayer) finish(r *recovery) error {
 	putRetained(p.b, p.retained)
 	clear(p.retained)
 	p.b.SetMeta(index.Meta{Format: 1, LogID: l.id, Checkpoint: uint64(r.end)})
-	if err := p.b.Apply(); err != nil {
-		return fmt.Errorf("write the replayed rows: %w", err)
-	}
-	r.damages = append(r.damages, p.damages...)
-	l.log.Info("replayed", "records", p.records, "sessions", len(p.rows))
-	if p.records == 0 && !r.rebuild {
-		return nil
-	}
 	// After a kill the replayed records may be in the kernel only, and the
 	// index must not know more than the disk.
 	for i := range r.open {
-		if seg := r.open[i].seg; seg != nil {
+		if seg := r.open[i].seg; seg != nil && p.records > 0 {
 			if err := seg.Flush(seg.Base, seg.End()); err != nil {
 				return err
 			}
 		}
+	}
+	if err := p.b.Apply(); err != nil {
+		return fmt.Errorf("write the replayed rows: %w", err)
+	}
+	l.seq.checkpoint = r.end
+	r.damages = append(r.damages, p.damages...)
+	l.log.Info("replayed", "records", p.records, "sessions", len(p.rows))
+	if p.records == 0 && !r.rebuild {
+		return nil
 	}
 	return l.index.Flush()
 }
@@ -214,7 +292,10 @@ func (p *replayer) interrupted(r *recovery) error {
 	for id := range open {
 		row, ok := p.rows[id]
 		if !ok {
-			if row, ok, err = p.l.LoadSession(id); err != nil || !ok {
+			if row, ok, err = p.l.LoadSession(id); err != nil {
+				return err
+			} else if !ok {
+				p.b.ClearOnline(id)
 				continue
 			}
 			p.rows[id] = row

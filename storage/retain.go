@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,20 +61,33 @@ func (l *Log) dirBytes(dir string) (n int64, err error) {
 // makeRoom drops the oldest segments until size more bytes fit into the
 // budget. It reports false if they cannot be made to fit.
 func (l *Log) makeRoom(size int64) bool {
-	for {
+	for last := int64(math.MaxInt64); ; {
 		u, err := l.Usage()
 		if err != nil {
 			l.log.Warn("cannot measure the data directory", "error", err)
 			return true // the file system will say no if it has to
 		}
-		if u.Total()+size <= u.Budget {
+		// Files that go as soon as a slow reader lets them go do not count:
+		// dropping more would not make them go sooner.
+		used := u.Total() - l.set.Leaving()
+		if used+size <= u.Budget {
 			l.releaseHeld()
 			return true
 		}
-		if dropped, err := l.dropOldest(CauseRetention, fmt.Sprintf("budget of %d bytes", u.Budget)); !dropped {
-			if err != nil {
-				l.log.Warn("cannot drop the oldest segment", "error", err)
-			}
+		// Dropping must help: not if what cannot be dropped is too much by
+		// itself, and not if all of it is retained messages that are carried.
+		if used-l.set.SealedBytes()+size > u.Budget || used >= last {
+			return false
+		}
+		last = used
+		dropped, held, err := l.dropOldest(CauseRetention, fmt.Sprintf("budget of %d bytes", u.Budget))
+		if held != nil {
+			held.held.Store(true)
+		}
+		if err != nil {
+			l.log.Warn("cannot drop the oldest segment", "error", err)
+		}
+		if !dropped {
 			return false
 		}
 	}
@@ -83,7 +97,7 @@ func (l *Log) makeRoom(size int64) bool {
 func (l *Log) retain() {
 	if l.o.MaxAge > 0 {
 		for l.oldestIsOlder(l.o.MaxAge) {
-			if dropped, err := l.dropOldest(CauseRetention, "age limit of "+l.o.MaxAge.String()); !dropped {
+			if dropped, _, err := l.dropOldest(CauseRetention, "age limit of "+l.o.MaxAge.String()); !dropped {
 				if err != nil {
 					l.log.Warn("cannot drop the oldest segment", "error", err)
 				}
@@ -102,14 +116,24 @@ func (l *Log) retain() {
 // the view still reads are never dropped.
 func (l *Log) oldestSealed() (*segment.Segment, segmentRow, bool) {
 	list := l.set.Snapshot()
-	if len(list) < 2 {
+	if len(list) < 2 || !l.set.Sealed(list[0]) {
 		return nil, segmentRow{}, false
 	}
 	row, ok, err := l.segmentRow(list[0].Base)
+	if err == nil && !ok {
+		// The index did not take it when it was sealed.
+		if err = l.set.PinSegment(list[0]); err == nil {
+			err = l.indexAgain(list[0])
+			list[0].Unpin()
+		}
+		if err == nil {
+			row, ok, err = l.segmentRow(list[0].Base)
+		}
+	}
 	if err != nil {
 		l.indexTrouble(err)
 	}
-	return list[0], row, ok
+	return list[0], row, ok && err == nil
 }
 
 func (l *Log) segmentRow(base Pos) (segmentRow, bool, error) {
@@ -127,42 +151,54 @@ func (l *Log) oldestIsOlder(age time.Duration) bool {
 }
 
 // dropOldest removes the oldest sealed segment: carries its live retained
-// messages to the head, writes down who loses what, and then lets it go.
-func (l *Log) dropOldest(cause Cause, detail string) (bool, error) {
-	seg, _, ok := l.oldestSealed()
+// messages to the head, writes down who loses what, and then lets it go. held
+// is a rule that forbids it.
+func (l *Log) dropOldest(cause Cause, detail string) (dropped bool, held *ruleState, err error) {
+	seg, row, ok := l.oldestSealed()
 	if !ok {
-		return false, nil
+		return false, nil, nil
+	}
+	// What a restart has to replay must stay.
+	if !l.checkpointCovers(seg.End()) {
+		if err := l.Checkpoint(); err != nil {
+			return false, nil, err
+		}
 	}
 	gaps, held, err := l.gaps(seg, nil)
-	if err != nil {
-		return false, err
+	if err != nil || held != nil {
+		return false, held, err
 	}
-	if held != nil {
-		held.held.Store(true)
-		return false, nil
-	}
+	return true, nil, l.drop(seg, &row, gaps, cause, detail)
+}
+
+func (l *Log) drop(seg *segment.Segment, row *segmentRow, gaps []Loss, cause Cause, detail string) error {
 	if err := l.carryRetained(seg); err != nil {
-		return false, fmt.Errorf("carry retained messages: %w", err)
+		return fmt.Errorf("carry retained messages: %w", err)
 	}
 	for _, g := range gaps {
 		g.Cause, g.Detail = cause, detail
 		if err := l.recordLoss(theKeeper, g); err != nil {
-			return false, err
+			return err
 		}
 	}
 	// The carry and the ledger must be on the disk before the segment goes.
 	if err := l.Sync(); err != nil {
-		return false, err
+		return err
 	}
-	if err := l.forgetSegment(seg); err != nil {
-		return false, err
+	if err := l.forgetSegment(seg, row); err != nil {
+		return err
+	}
+	// A file that is missing and is still in the index was removed by somebody
+	// else.
+	if err := l.flushIndex(); err != nil {
+		return err
 	}
 	l.set.Retire(seg, true)
 	if err := l.o.FS.SyncDir(l.segmentDir()); err != nil {
-		return false, err
+		return err
 	}
 	l.log.Info("segment dropped", "segment", segment.FileName(seg.Base), "bytes", seg.Bytes(), "cause", cause.String(), "detail", detail)
-	return true, nil
+	return nil
 }
 
 func (l *Log) releaseHeld() {
@@ -171,31 +207,23 @@ func (l *Log) releaseHeld() {
 	}
 }
 
-func (l *Log) forgetSegment(seg *segment.Segment) error {
-	row, ok, err := l.segmentRow(seg.Base)
-	if err != nil {
-		return err
-	}
-	if ok {
-		for _, x := range row.Rules {
-			for _, r := range l.rules.retention {
-				if r.Filter == x.filter {
-					r.bytes.Add(-x.bytes)
-				}
-			}
-		}
-	}
-	l.gate.RLock()
-	defer l.gate.RUnlock()
+func (l *Log) forgetSegment(seg *segment.Segment, row *segmentRow) error {
 	b := l.index.NewBatch()
 	b.DeleteSegment(uint64(seg.Base))
-	return l.applied(b.Apply())
+	if err := l.apply(b); err != nil {
+		return err
+	}
+	l.rules.count(row.Rules, seg, -1)
+	return nil
 }
 
 // carryRetained appends the retained messages that live in seg again.
 func (l *Log) carryRetained(seg *segment.Segment) error {
 	if err := l.set.PinSegment(seg); err != nil {
-		return nil // unreadable: nothing can be carried, and recovery has said so
+		if segment.IsEnvironment(err) {
+			return err
+		}
+		return nil // unreadable: nothing can be carried
 	}
 	defer seg.Unpin()
 	return l.index.PostingTopics(uint64(seg.Base), "", func(topic, _ []byte) error {
@@ -206,10 +234,9 @@ func (l *Log) carryRetained(seg *segment.Segment) error {
 			return nil
 		}
 		rec, _, err := seg.At(pos, true)
-		if err != nil || rec.Pos != pos {
-			return nil
-		}
-		if rec.Flags&FlagExpiry != 0 && l.Age(&rec.Head, l.o.Now()) >= time.Duration(rec.Expiry)*time.Second {
+		expired := rec.Flags&FlagExpiry != 0 && l.Age(&rec.Head, l.o.Now()) >= time.Duration(rec.Expiry)*time.Second
+		if err != nil || rec.Pos != pos || expired {
+			l.dropRetained(string(topic), pos)
 			return nil
 		}
 		if _, err := l.appendCarry(&rec); err != nil {
@@ -220,12 +247,22 @@ func (l *Log) carryRetained(seg *segment.Segment) error {
 	})
 }
 
+// dropRetained takes a retained message that is no more out of the table,
+// unless a newer one has come.
+func (l *Log) dropRetained(topic string, pos Pos) {
+	l.view.Lock()
+	defer l.view.Unlock()
+	if l.retainedLocked(topic) == pos {
+		l.view.retained[topic] = 0
+	}
+}
+
 // gaps computes what dropping seg, or only the records that a rule covers,
 // takes away from sessions: readers with the same gap share a row. held is a
 // reject-new rule whose records somebody still needs, which forbids the drop.
 func (l *Log) gaps(seg *segment.Segment, only *ruleState) (gaps []Loss, held *ruleState, err error) {
 	c := gapCounter{l: l, seg: seg, only: only, memo: make(map[string]gapCount)}
-	if c.topics, err = l.topicCounts(seg); err != nil {
+	if c.topics, err = l.topicCounts(seg.Base); err != nil {
 		return nil, nil, err
 	}
 	seen := make(map[string]bool)
@@ -251,8 +288,8 @@ type topicCount struct {
 	enc      []byte
 }
 
-func (l *Log) topicCounts(seg *segment.Segment) (list []topicCount, err error) {
-	err = l.index.PostingTopics(uint64(seg.Base), "", func(topic, row []byte) error {
+func (l *Log) topicCounts(base Pos) (list []topicCount, err error) {
+	err = l.index.PostingTopics(uint64(base), "", func(topic, row []byte) error {
 		if n, bytes, enc, ok := decodePostingsRow(row); ok {
 			list = append(list, topicCount{string(topic), n, bytes, slices.Clone(enc)})
 		}
@@ -404,14 +441,14 @@ func (l *Log) applyRule(r *ruleState) error {
 		if err != nil {
 			return err
 		}
-		r.floor.Store(uint64(seg.Limit()))
-		r.bytes.Add(-row.Rules[i].bytes)
 		for _, g := range gaps {
-			g.Cause, g.Detail = CauseRule, "retention rule for "+r.Filter
+			g.Cause, g.Detail, g.To = CauseRule, r.detail(), seg.Limit()
 			if err := l.recordLoss(theKeeper, g); err != nil {
 				return err
 			}
 		}
+		r.bytes.Add(-row.Rules[i].bytes)
+		r.floor.Store(uint64(seg.Limit()))
 	}
 	return nil
 }

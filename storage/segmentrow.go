@@ -66,7 +66,7 @@ func decodeSegmentRow(b []byte) (segmentRow, bool) {
 	for range d.count() {
 		r.Rules = append(r.Rules, ruleBytes{d.string(), d.int()})
 	}
-	return r, !d.bad && r.Size <= segment.MaxSize && r.End <= r.Size
+	return r, !d.bad && r.Size >= segment.MinSize && r.Size <= segment.MaxSize && r.End >= segment.FileHeadLen && r.End <= r.Size
 }
 
 // postingsRow is the index value of a topic in a segment: number of messages,

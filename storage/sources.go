@@ -14,7 +14,11 @@ type Source interface {
 	// Snapshot returns the session's state with AsOf set to the log's head
 	// at an instant when no event of the session was being appended. persist
 	// says whether the row belongs into the index. With onlyDirty it may
-	// return nil if nothing has changed since the last call.
+	// return nil if nothing has changed since the last call with onlyDirty;
+	// a call without asks for a look and changes nothing.
+	//
+	// It is called by the keeper, with the index held: nobody may append to
+	// the log or write to the index while holding a lock that it takes.
 	Snapshot(onlyDirty bool) (row *SessionRow, persist bool)
 }
 
@@ -37,7 +41,11 @@ func (s *sources) snapshot() []Source {
 // gate keeps the index from knowing more than the disk: whoever writes to the
 // index holds it for reading, a checkpoint holds it from the sync of the log
 // to the flush of the index.
-type gate struct{ sync.RWMutex }
+type gate struct {
+	sync.RWMutex
+	// failed: the last checkpoint did not come to its end.
+	failed bool
+}
 
 // LoadSession reads a session's row from the index. ok is false if there is
 // no such session.
@@ -68,28 +76,43 @@ func (l *Log) DetachSession(id string) {
 }
 
 // StoreSession writes a row to the index. The events that led to it are in
-// the log, so it need not be durable.
+// the log, so it need not be durable. It ends what AttachSession began: from
+// here on the row says what the session is, and a checkpoint must not put an
+// older one in its place.
 func (l *Log) StoreSession(row *SessionRow) error {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
+	l.DetachSession(row.ID)
 	b := l.index.NewBatch()
 	putSession(b, row)
 	return l.applied(b.Apply())
 }
 
-// DeleteSession removes a row from the index.
+// DeleteSession removes a row from the index. It ends what AttachSession
+// began, or a checkpoint would bring the row back.
 func (l *Log) DeleteSession(row *SessionRow) error {
 	l.gate.RLock()
 	defer l.gate.RUnlock()
+	l.DetachSession(row.ID)
 	b := l.index.NewBatch()
 	dropSession(b, row)
 	return l.applied(b.Apply())
 }
 
-// applied asks for a checkpoint when the index has collected a lot, before
-// Pebble flushes by itself.
+// checkpointPending is how much the index may collect before a checkpoint is
+// wanted: Pebble must not get to the point where it flushes by itself.
+const checkpointPending = index.DefaultMemTableBytes / 4
+
+// apply writes a batch to the index.
+func (l *Log) apply(b *index.Batch) error {
+	l.gate.RLock()
+	defer l.gate.RUnlock()
+	return l.applied(b.Apply())
+}
+
+// applied asks for a checkpoint when the index has collected a lot.
 func (l *Log) applied(err error) error {
-	if l.index.Pending() > index.DefaultMemTableBytes/2 {
+	if l.index.Pending() >= checkpointPending {
 		l.keeper.poke(&l.keeper.checkpointDue)
 	}
 	return err

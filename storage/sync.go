@@ -12,10 +12,10 @@ import (
 // waits: while it runs, others append and wait, and the next one covers them
 // all (group commit).
 type syncer struct {
-	mu      sync.Mutex
-	cond    *sync.Cond // synced moved, or the log failed
-	synced  Pos
-	waiters int
+	mu     sync.Mutex
+	cond   *sync.Cond // synced moved, or the log failed
+	synced Pos
+	ended  bool // nobody syncs any more
 
 	kick  chan struct{} // capacity 1
 	timer *time.Timer   // interval class
@@ -35,6 +35,14 @@ func (s *syncer) init() {
 // arm starts the interval of a record that was just appended.
 func (s *syncer) arm(d time.Duration) { s.timer.Reset(d) }
 
+// ask makes the syncer run, once more if it is running.
+func (s *syncer) ask() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
 func (s *syncer) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,10 +57,10 @@ func (s *syncer) wait(l *Log, end Pos) error {
 		if err := l.Err(); err != nil {
 			return fmt.Errorf("%w: %w", ErrFailed, err)
 		}
-		select {
-		case s.kick <- struct{}{}:
-		default:
+		if s.ended {
+			return ErrClosed
 		}
+		s.ask()
 		s.cond.Wait()
 	}
 	return nil
@@ -61,6 +69,7 @@ func (s *syncer) wait(l *Log, end Pos) error {
 // run is the goroutine. It ends when quit is closed.
 func (s *syncer) run(l *Log) {
 	defer close(s.done)
+	defer s.end()
 	for {
 		select {
 		case <-s.kick:
@@ -75,27 +84,42 @@ func (s *syncer) run(l *Log) {
 	}
 }
 
+// end releases those who wait for a sync that will not come.
+func (s *syncer) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.cond.Broadcast()
+}
+
 // syncNow puts everything appended so far on stable storage. Only the syncer
-// and, once it has ended, Close call it, so that syncs never overlap.
+// calls it, so that syncs never overlap.
 func (l *Log) syncNow() error {
 	l.seq.Lock()
 	from, to := l.seq.synced, l.Head()
 	segs := append([]*segment.Segment(nil), l.seq.unsynced...)
 	l.seq.dirty = false
 	l.seq.Unlock()
+	if from >= to {
+		return nil // asked for twice
+	}
 
 	for _, s := range segs {
 		if s.Base >= to || s.End() <= from {
 			continue
 		}
-		if l.set.PinSegment(s) != nil {
-			continue // sealed and retired since: sealing has synced it
+		if !l.set.PinUnsealed(s) {
+			continue
 		}
 		err := s.Flush(from, to)
 		s.Unpin()
 		if err != nil {
 			return err
 		}
+	}
+	// What is synced counts only as long as nothing is lost.
+	if l.Err() != nil {
+		return l.Err()
 	}
 	l.stats.Syncs.Add(1)
 	l.stats.SyncedBytes.Add(uint64(to - from))
@@ -108,6 +132,7 @@ func (l *Log) syncNow() error {
 		l.seq.firstAlways = to // a record boundary at or before the next such record
 	}
 	l.commitTo()
+	l.view.follow()
 	// The active segment stays; the older ones are whole on disk.
 	for len(l.seq.unsynced) > 1 && l.seq.unsynced[0].End() <= to && l.seq.unsynced[0] != l.seq.active {
 		l.seq.unsynced = l.seq.unsynced[1:]

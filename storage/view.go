@@ -28,7 +28,7 @@ type Topic struct {
 func (t *Topic) count(rec *Record, base Pos) {
 	if rec.Flags&FlagCarried == 0 {
 		t.postings.add(uint32(rec.Pos - base))
-		t.bytes += uint64(len(rec.Body))
+		t.bytes += uint64(segment.PaddedLen(len(rec.Body)))
 	}
 }
 
@@ -59,6 +59,11 @@ const stepRecords = 512
 // view reads committed records, once, in order. Whoever has appended calls
 // Advance: if somebody else is at it, that one goes on until nothing is left.
 type view struct {
+	// routing is held by the one who routes, over as many batches as there
+	// are. Whoever finds it taken may go: the holder looks again afterwards.
+	// It is taken before the mutex, which others hold for other reasons.
+	routing sync.Mutex
+
 	sync.Mutex
 	sink Sink
 	pos  Pos // next record to read
@@ -77,6 +82,41 @@ type view struct {
 	// retained are changes of the retained table that are not yet in the
 	// index; zero means deleted.
 	retained map[string]Pos
+
+	synced chan struct{} // capacity 1: a sync has moved the committed position
+	quit   chan struct{}
+	done   chan struct{}
+}
+
+func (v *view) init() {
+	v.topics = make(map[string]*Topic)
+	v.retained = make(map[string]Pos)
+	v.synced = make(chan struct{}, 1)
+	v.quit = make(chan struct{})
+	v.done = make(chan struct{})
+}
+
+// run is the goroutine that advances the view after a sync, because whoever
+// appended what is committed now may have gone long ago. It ends when quit is
+// closed.
+func (v *view) run(l *Log) {
+	defer close(v.done)
+	for {
+		select {
+		case <-v.synced:
+			l.Advance()
+		case <-v.quit:
+			return
+		}
+	}
+}
+
+// follow asks for the view to be advanced.
+func (v *view) follow() {
+	select {
+	case v.synced <- struct{}{}:
+	default:
+	}
 }
 
 // tally counts what a seal will say.
@@ -87,14 +127,17 @@ type tally struct {
 }
 
 func (t *tally) count(rec *Record, base Pos) {
-	if t.records == 0 {
-		t.first = rec.Wall
-	}
-	t.last = rec.Wall
 	t.records++
 	if rec.Kind == KindMessage {
 		t.messages++
+		if rec.Flags&FlagCarried != 0 {
+			return // its clock is that of the original
+		}
 	}
+	if t.first == 0 {
+		t.first = rec.Wall
+	}
+	t.last = max(t.last, rec.Wall)
 	t.times.add(rec.Wall, uint32(rec.Pos-base))
 }
 
@@ -103,34 +146,48 @@ const retainedLimit = 8192
 
 // SetSink names the receiver of routed messages. It is called once, before
 // the first Advance.
-func (l *Log) SetSink(s Sink) { l.view.sink = s }
+func (l *Log) SetSink(s Sink) {
+	l.view.Lock()
+	defer l.view.Unlock()
+	l.view.sink = s
+}
 
 // Advance brings the view up to the committed position, unless another
 // goroutine is doing so. It returns after everything that was committed when
 // it was called has been routed or is being routed.
 func (l *Log) Advance() {
 	v := &l.view
-	for v.behind(l) && v.TryLock() {
-		l.stepUnlock()
+	for v.behind(l) && v.routing.TryLock() {
+		v.Lock()
+		f, moved := l.step()
+		v.Unlock()
+		v.routing.Unlock()
+		if f != nil {
+			f.Flush()
+		}
+		if !moved {
+			return // the log was closed
+		}
 	}
 }
 
-// behind is a guess without the lock; Advance and its like look again after
-// they have released it, so nothing is left lying.
+// behind is a guess without the lock; Advance looks again after it has
+// released the lock, so nothing is left lying.
 func (v *view) behind(l *Log) bool { return l.Committed() > Pos(v.routed.Load()) }
 
-// stepUnlock routes one batch, unlocks the view and wakes the subscribers.
-func (l *Log) stepUnlock() {
+// step routes one batch; the view is locked. It returns who wakes the
+// subscribers, and whether anything was read.
+func (l *Log) step() (f Flusher, moved bool) {
 	v := &l.view
+	if v.seg == nil {
+		return nil, false
+	}
+	before := v.pos
 	l.stepLocked()
-	var f Flusher
 	if v.sink != nil {
 		f = v.sink.Batch()
 	}
-	v.Unlock()
-	if f != nil {
-		f.Flush()
-	}
+	return f, v.pos != before
 }
 
 // WithView calls fn while no message is routed: pos is the position behind
@@ -213,7 +270,7 @@ func (l *Log) retainLocked(topic string, rec *Record, msg *MessageView) {
 	}
 	v.retained[topic] = pos
 	if len(v.retained) >= retainedLimit {
-		l.writeRetainedLocked()
+		_ = l.writeRetainedLocked() // if it fails, the next checkpoint says so
 	}
 }
 

@@ -37,10 +37,11 @@ type Broker struct {
 	syncedSessions bool // session events wait for a sync
 	clock          func() time.Time
 
-	servers []*server
-	wg      sync.WaitGroup // connections
-	keeper  chan struct{}  // wakes the housekeeper
-	kept    sync.WaitGroup
+	servers   []*server
+	accepting sync.WaitGroup // listeners
+	wg        sync.WaitGroup // connections
+	keeper    chan struct{}  // wakes the housekeeper
+	kept      sync.WaitGroup
 }
 
 // server is one listener.
@@ -69,10 +70,15 @@ func Run(ctx context.Context, cfg *config.Config, logs *logging.Root) error {
 
 // Open starts a broker: log first, listeners last.
 func Open(cfg *config.Config, logs *logging.Root) (*Broker, error) {
+	return open(cfg, logs, time.Now)
+}
+
+func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Broker, error) {
 	o, err := storageOptions(cfg, logs)
 	if err != nil {
 		return nil, err
 	}
+	o.Now = clock
 	l, err := storage.Open(cfg.Storage.Dir, o)
 	if err != nil {
 		return nil, err
@@ -83,7 +89,7 @@ func Open(cfg *config.Config, logs *logging.Root) (*Broker, error) {
 		outboxLimit: cfg.Sessions.Outbox, writeTimeout: cfg.Limits.WriteTimeout.Std(),
 		maxExpiry:      uint32(min(cfg.Sessions.MaxExpiry.Std()/time.Second, 1<<32-2)),
 		syncedSessions: l.SessionClass() == storage.ClassAlways,
-		clock:          time.Now,
+		clock:          clock,
 		keeper:         make(chan struct{}, 1),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
@@ -164,7 +170,7 @@ func (b *Broker) listen() error {
 		}
 		s := &server{Server: x, ln: ln, conns: make(map[*conn]struct{})}
 		b.servers = append(b.servers, s)
-		b.kept.Add(1)
+		b.accepting.Add(1)
 		go b.accept(s)
 		b.brokerLog.Info("listening", logging.KeyServer, x.Name, "address", ln.Addr().String())
 	}
@@ -187,7 +193,7 @@ func removeStaleSocket(path string) {
 // accept is a listener's goroutine. It does nothing that can block but
 // accept, so a slow client holds up nobody.
 func (b *Broker) accept(s *server) {
-	defer b.kept.Done()
+	defer b.accepting.Done()
 	for {
 		nc, err := s.ln.Accept()
 		if err != nil {
@@ -250,7 +256,8 @@ func (b *Broker) Close() error {
 	for _, s := range b.servers {
 		_ = s.ln.Close()
 	}
-	for _, s := range b.clients.all() {
+	b.accepting.Wait()
+	for _, s := range b.clients.shut() {
 		s.end(closeReason{code: packet.ServerShuttingDown, text: "the server is shutting down"})
 	}
 	for _, s := range b.servers {
@@ -269,6 +276,6 @@ func (s *server) closeWaiting() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		_ = c.nc.SetReadDeadline(time.Now().Add(farewellTime))
+		c.leave()
 	}
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"slices"
 
 	"cairnmq/mqtt/packet"
 	proto "cairnmq/mqtt/session"
@@ -33,36 +34,16 @@ func (s *session) catchUp(*work) (int, error) {
 		return 0, nil
 	}
 	var found [flushBatch]entry
-	n := 0
-	pos := s.readPos
-	for range catchUpScan {
-		if n == len(found) {
-			break
-		}
-		rec, next, err := s.reader.Next(pos)
-		var damage *segment.Damage
-		switch {
-		case errors.Is(err, storage.ErrEnd):
-			pos = limit
-		case errors.As(err, &damage):
-			s.b.log.ReportDamage(damage)
-			pos = damage.To
-			continue
-		case err != nil:
-			return 0, err
-		case rec.Pos >= limit:
-			pos = limit
-		default:
-			if e, ok := s.wants(&rec); ok {
-				found[n] = e
-				n++
-			}
-			pos = next
-		}
-		if pos >= limit {
-			pos = limit
-			break
-		}
+	var n int
+	var pos storage.Pos
+	var err error
+	if s.narrow() {
+		n, pos, err = s.visit(found[:], limit)
+	} else {
+		n, pos, err = s.scan(found[:], limit)
+	}
+	if err != nil {
+		return 0, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,6 +51,93 @@ func (s *session) catchUp(*work) (int, error) {
 	s.dirty = true
 	s.out.putAll(found[:n], s.out.len()+n)
 	return n, nil
+}
+
+// scan reads records in order from where the session stands.
+func (s *session) scan(found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
+	pos = s.readPos
+	for range catchUpScan {
+		if n == len(found) || pos >= limit {
+			break
+		}
+		rec, next, err := s.reader.Next(pos)
+		var damage *segment.Damage
+		switch {
+		case errors.Is(err, storage.ErrEnd):
+			next = limit
+		case errors.As(err, &damage):
+			s.b.log.ReportDamage(damage)
+			next = damage.To
+		case err != nil:
+			return n, pos, err
+		case rec.Pos >= limit:
+			next = limit
+		default:
+			if e, ok := s.wants(&rec); ok {
+				found[n] = e
+				n++
+			}
+		}
+		pos = min(next, limit)
+	}
+	return n, pos, nil
+}
+
+// selection is the flusher's list of positions to visit.
+type selection struct {
+	storage.Selection
+	from   storage.Pos
+	gen    uint64 // of the subscriptions that it was made for
+	narrow bool
+}
+
+// narrow reports whether the index has a list of what to visit next. It asks
+// once for each segment.
+func (s *session) narrow() bool {
+	s.mu.Lock()
+	gen := s.subsGen
+	known := s.sel.gen == gen && s.readPos >= s.sel.from && s.readPos < s.sel.To
+	var filters []string
+	if !known {
+		for f := range s.subs {
+			filters = append(filters, f)
+		}
+	}
+	s.mu.Unlock()
+	if !known {
+		s.sel = selection{from: s.readPos, gen: gen}
+		s.sel.Selection, s.sel.narrow = s.b.log.Select(filters, s.readPos)
+	}
+	return s.sel.narrow
+}
+
+// visit reads the records of the selection.
+func (s *session) visit(found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
+	for n < len(found) && len(s.sel.Positions) > 0 {
+		at := s.sel.Positions[0]
+		if at >= limit {
+			return n, limit, nil
+		}
+		rec, err := s.reader.Get(at)
+		var damage *segment.Damage
+		switch {
+		case err == nil:
+			if e, ok := s.wants(&rec); ok {
+				found[n] = e
+				n++
+			}
+		case errors.As(err, &damage):
+			s.b.log.ReportDamage(damage)
+		case !errors.Is(err, storage.ErrGone):
+			return n, s.readPos, err
+		}
+		s.sel.Positions = s.sel.Positions[1:]
+		pos = at + 1
+	}
+	if len(s.sel.Positions) == 0 {
+		pos = s.sel.To
+	}
+	return n, min(pos, limit), nil
 }
 
 // goLive changes back to the router's entries if it has nothing routed beyond
@@ -207,6 +275,15 @@ type retainTask struct {
 	after  string      // the topic that was done last
 }
 
+// wants reports whether a retained message is to be sent. One behind the
+// subscription comes live, unless it is an older one that was carried there.
+func (t *retainTask) wants(id string, rec *storage.Record, msg *storage.MessageView) bool {
+	if t.sub.NoLocal && string(msg.Publisher) == id { // [MQTT-3.8.3-3]
+		return false
+	}
+	return rec.Pos < t.before || rec.Flags&storage.FlagCarried != 0 && msg.Original < t.before
+}
+
 // takeRetained sends the next retained messages.
 func (s *session) takeRetained(w *work) (int, error) {
 	s.mu.Lock()
@@ -216,12 +293,12 @@ func (s *session) takeRetained(w *work) (int, error) {
 		room = min(room, s.win.Free())
 	}
 	s.mu.Unlock()
-	list, err := s.b.log.Retained(task.sub.Filter, task.after, task.before, room)
+	list, err := s.b.log.Retained(task.sub.Filter, task.after, 1<<64-1, room)
 	if err != nil {
 		s.log.Error("cannot read the retained messages", "filter", task.sub.Filter, "error", err)
 	}
 	for i, x := range list {
-		w.list[i] = delivery{entry: entry{pos: x.Pos, match: task.sub.match, qos: task.sub.QoS, retained: true}}
+		w.list[i] = delivery{entry: entry{pos: x.Pos, match: task.sub.match, qos: task.sub.QoS, retained: true}, task: task}
 	}
 	for done := 0; done < len(list); {
 		used, err := s.read(w, w.list[done:len(list)])
@@ -243,13 +320,19 @@ func (s *session) takeRetained(w *work) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(list) < room {
-		if s.retained = s.retained[1:]; len(s.retained) == 0 {
-			s.retained = nil
-		}
+		s.dropRetainedLocked(func(t *retainTask) bool { return t == task })
 	} else {
-		s.retained[0].after = list[len(list)-1].Topic
+		task.after = list[len(list)-1].Topic
 	}
 	return len(list), nil
+}
+
+// dropRetainedLocked ends retain tasks. The one that is being worked on may be
+// among them.
+func (s *session) dropRetainedLocked(which func(*retainTask) bool) {
+	if s.retained = slices.DeleteFunc(s.retained, which); len(s.retained) == 0 {
+		s.retained = nil
+	}
 }
 
 func appendPubrel(b []byte, v packet.Version, id uint16) []byte {

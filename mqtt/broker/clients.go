@@ -12,6 +12,7 @@ type clients struct {
 	mu     sync.Mutex
 	open   map[string]*session
 	claims map[string]*claim
+	closed bool // the broker is ending
 }
 
 type claim struct {
@@ -50,11 +51,28 @@ func (t *clients) get(id string) *session {
 	return t.open[id]
 }
 
+// room reports an error if there is none for another session.
+func (t *clients) room(limit int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.roomLocked(limit)
+}
+
+func (t *clients) roomLocked(limit int) error {
+	switch {
+	case t.closed:
+		return &packet.Error{Code: packet.ServerUnavailable, Reason: "the server is shutting down"}
+	case len(t.open) >= limit:
+		return &packet.Error{Code: packet.ServerBusy, Reason: "the limit of connections is reached"}
+	}
+	return nil
+}
+
 func (t *clients) add(s *session, limit int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.open) >= limit {
-		return &packet.Error{Code: packet.ServerBusy, Reason: "the limit of connections is reached"}
+	if err := t.roomLocked(limit); err != nil {
+		return err
 	}
 	t.open[s.id] = s
 	return nil
@@ -72,6 +90,18 @@ func (t *clients) remove(s *session) {
 func (t *clients) all() []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.allLocked()
+}
+
+// shut lets nobody in any more and returns who is there.
+func (t *clients) shut() []*session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	return t.allLocked()
+}
+
+func (t *clients) allLocked() []*session {
 	list := make([]*session, 0, len(t.open))
 	for _, s := range t.open {
 		list = append(list, s)

@@ -31,6 +31,13 @@ type conn struct {
 
 	maxPacket int // bytes
 
+	// deadlines guards those of the socket: once the connection is to end,
+	// nobody gives it more time.
+	deadlines struct {
+		sync.Mutex
+		leaving bool
+	}
+
 	lastRead atomic.Int64 // instant of the last bytes, for the keep alive
 
 	// for the callbacks of raw, which are made once so that they cost nothing
@@ -131,21 +138,61 @@ func (c *conn) tryWrite(b []byte) (more []byte, err error) {
 	c.writeBuf = b
 	err = c.raw.Write(c.writeFn)
 	c.writeBuf = nil
-	if err == nil {
-		err = c.writeErr
+	if err != nil {
+		return b, err // writeFn was not called
 	}
-	return b[c.writeN:], err
+	return b[c.writeN:], c.writeErr
 }
 
 // write writes all of b, or fails.
 func (c *conn) write(b []byte, timeout time.Duration) error {
+	if len(b) == 0 {
+		return nil
+	}
 	if timeout > 0 {
-		if err := c.nc.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		if err := c.setDeadline(c.nc.SetWriteDeadline, time.Now().Add(timeout)); err != nil {
 			return err
 		}
 	}
 	_, err := c.nc.Write(b)
+	if timeout > 0 && err == nil {
+		err = c.setDeadline(c.nc.SetWriteDeadline, time.Time{}) // or the next write of tryWrite would be late
+	}
 	return err
+}
+
+// setDeadline sets a deadline unless the connection is to end.
+func (c *conn) setDeadline(set func(time.Time) error, at time.Time) error {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if c.deadlines.leaving {
+		return nil
+	}
+	return set(at)
+}
+
+// leave ends reading now, and gives what waits to be written a last moment.
+func (c *conn) leave() {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if c.deadlines.leaving {
+		return
+	}
+	c.deadlines.leaving = true
+	now := time.Now()
+	if c.nc.SetReadDeadline(now) != nil || c.nc.SetWriteDeadline(now.Add(farewellTime)) != nil {
+		_ = c.nc.Close()
+	}
+}
+
+// hangUp closes the connection so that a last packet arrives: closing with
+// bytes unread would reset it, and what was just sent might be lost with them.
+func (c *conn) hangUp() {
+	if half, ok := c.nc.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_ = c.nc.SetReadDeadline(time.Now().Add(farewellTime))
+		_, _ = io.Copy(io.Discard, c.nc)
+	}
+	_ = c.nc.Close()
 }
 
 // epoch is what instants of the monotonic clock count from: a wall clock that

@@ -28,7 +28,7 @@ func (b *Broker) serve(c *conn, server *server) {
 	}
 	s, err := b.openSession(c, p, log)
 	if err != nil {
-		b.refuse(c, p, err)
+		b.refuse(c, p, asRefusal(err))
 		log.Warn("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
 		return
 	}
@@ -40,7 +40,7 @@ func (b *Broker) serve(c *conn, server *server) {
 // awaitConnect reads the first packet.
 func (b *Broker) awaitConnect(c *conn, server *server) (*packet.Connect, error) {
 	p := &packet.Connect{}
-	if err := c.nc.SetReadDeadline(time.Now().Add(server.ConnectTimeout.Std())); err != nil {
+	if err := c.setDeadline(c.nc.SetReadDeadline, time.Now().Add(server.ConnectTimeout.Std())); err != nil {
 		return p, err
 	}
 	for {
@@ -87,10 +87,7 @@ func (b *Broker) checkConnect(p *packet.Connect) error {
 func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
 	var e *packet.Error
 	if !errors.As(err, &e) {
-		if !errors.Is(err, storage.ErrFull) {
-			return
-		}
-		e = &packet.Error{Code: packet.QuotaExceeded, Reason: err.Error()}
+		return
 	}
 	if p.Version != packet.V5 {
 		if _, ok := e.Code.ConnectReturn(); !ok || !p.Version.Valid() && e.Code != packet.UnsupportedProtocolVersion {
@@ -112,7 +109,20 @@ func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
 	}
 	if out, ok := ack.AppendLimited(nil, p.Version, limit); ok { // [MQTT-3.2.2-19]
 		_ = c.write(out, farewellTime)
+		c.hangUp()
 	}
+}
+
+// asRefusal is the answer to a client whose session could not be opened.
+func asRefusal(err error) error {
+	var e *packet.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, storage.ErrFull):
+		return &packet.Error{Code: packet.QuotaExceeded, Reason: err.Error()}
+	}
+	return &packet.Error{Code: packet.ServerUnavailable, Reason: err.Error()}
 }
 
 func wantsProblem(p *packet.Connect) bool {
@@ -148,23 +158,30 @@ func (b *Broker) openSession(c *conn, p *packet.Connect, log logger) (*session, 
 		old.end(closeReason{code: packet.SessionTakenOver, text: "the same client identifier has connected from " + c.peer, takeover: true, cleanStart: p.CleanStart})
 		<-old.done
 	}
+	if err := b.clients.room(b.cfg.Limits.MaxConnections); err != nil {
+		return nil, err
+	}
 	row, err := b.takeUp(s, p)
 	if err != nil {
 		return nil, err
 	}
+	if s.ctrl = s.connack(p, assigned); s.ctrl == nil {
+		return nil, &packet.Error{Code: packet.PacketTooLarge, Reason: "the CONNACK is above the client's Maximum Packet Size", Cite: "MQTT-3.1.2-24"}
+	}
+	c.touch()
+	if err := c.setDeadline(c.nc.SetReadDeadline, time.Time{}); err != nil {
+		return nil, err
+	}
+	// From here on others see the session: it is complete but for the router.
 	if err := b.clients.add(s, b.cfg.Limits.MaxConnections); err != nil {
 		return nil, err
 	}
 	b.log.AttachSession(s.id, s)
-	s.mu.Lock()
-	s.ctrl = s.connack(p, assigned)
-	s.mu.Unlock()
-	b.subscribeRow(s, row)
-	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
-		s.finish(err)
+	if err := b.opened(s, row); err != nil {
+		b.clients.remove(s)
 		return nil, err
 	}
-	c.touch()
+	b.subscribeRow(s, row)
 	s.kick(false)
 	return s, nil
 }
@@ -208,8 +225,7 @@ func (b *Broker) newSession(c *conn, p *packet.Connect, log logger) *session {
 	return s
 }
 
-// takeUp brings in what is stored about the session, or throws it away, and
-// writes down that it is open.
+// takeUp brings in what is stored about the session, or throws it away.
 func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, error) {
 	row, ok, err := b.log.LoadSession(s.id)
 	if err != nil {
@@ -228,7 +244,10 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 		row = &storage.SessionRow{ID: s.id, Next: b.log.Routed()} // [MQTT-3.1.2-6]
 	}
 	s.present = ok // [MQTT-3.2.2-3]
-	s.next, s.skipQoS0 = row.Next, row.SkipQoS0
+	s.mode, s.readPos, s.next, s.skipQoS0 = catching, row.Next, row.Next, row.SkipQoS0
+	for _, x := range row.Subs {
+		s.subs[x.Filter] = &subscription{Sub: x, match: newMatch(&x)}
+	}
 	if !b.cfg.Sessions.QueueQoS0 {
 		s.skipQoS0 = b.log.Routed()
 	}
@@ -239,16 +258,29 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 	for _, id := range row.Inbound {
 		s.inbound.Add(id)
 	}
-	if !s.logged && !ok {
-		return row, nil
-	}
-	s.logged = true
-	e := storage.EventOpened(s.id, uint8(s.version), !ok, s.expiry, s.will, row.Next)
-	if err := s.appendEvent(e); err != nil {
-		return nil, err
-	}
-	s.dirty = true
+	s.logged = s.logged || ok
 	return row, nil
+}
+
+// opened writes down that the session is open. A checkpoint may come at any
+// time, so the session is attached by now. If the log does not take it,
+// everything is as it was.
+func (b *Broker) opened(s *session, row *storage.SessionRow) error {
+	if !s.logged {
+		return nil
+	}
+	s.mu.Lock()
+	s.beginAppendLocked()
+	s.mu.Unlock()
+	defer s.endAppend()
+	err := b.appendEvents(storage.EventOpened(s.id, uint8(s.version), !s.present, s.expiry, s.will, row.Next))
+	switch {
+	case err == nil:
+		return nil
+	case s.present:
+		return errors.Join(err, b.log.StoreSession(row))
+	}
+	return errors.Join(err, b.log.DeleteSession(row))
 }
 
 // subscribeRow gives the router the subscriptions of a resumed session and
@@ -257,24 +289,21 @@ func (b *Broker) subscribeRow(s *session, row *storage.SessionRow) {
 	b.log.WithView(func(pos storage.Pos) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for _, x := range row.Subs {
-			sub := &subscription{Sub: x, match: newMatch(&x)}
-			s.subs[x.Filter] = sub
-			b.router.trie.Set(x.Filter, s, sub)
+		for filter, sub := range s.subs {
+			b.router.trie.Set(filter, s, sub)
 		}
-		if len(row.Subs) > 0 {
+		if len(s.subs) > 0 {
 			b.router.changed()
 		}
-		s.readPos = row.Next
-		if row.Next < pos && len(row.Subs) > 0 {
-			s.mode = catching
-		} else {
+		if row.Next >= pos || len(s.subs) == 0 {
+			s.mode = live
 			s.next = max(s.next, pos)
 		}
 	})
 }
 
-// connack is the answer to an accepted CONNECT.
+// connack is the answer to an accepted CONNECT, nil if the client's limit does
+// not let it through.
 func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 	ack := packet.Connack{SessionPresent: s.present}
 	if s.version == packet.V5 {
@@ -301,7 +330,10 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 			x.ServerKeepAlive = &k // [MQTT-3.1.2-21]
 		}
 	}
-	out, _ := ack.AppendLimited(nil, s.version, s.limit())
+	out, ok := ack.AppendLimited(nil, s.version, s.limit())
+	if !ok {
+		return nil
+	}
 	return out
 }
 
@@ -309,30 +341,29 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 // moment, the flusher ends, and the state goes to the index.
 func (s *session) finish(err error) {
 	s.farewellFor(err)
-	_ = s.c.nc.SetDeadline(time.Now().Add(farewellTime))
-	s.kick(false)
+	s.c.leave()
 	s.mu.Lock()
 	s.farewell = true
-	for s.flushing && !s.closed {
+	s.mu.Unlock()
+	s.kick(false)
+	s.mu.Lock()
+	for s.flushing {
 		s.cond.Wait() // the deadline bounds it
 	}
 	s.closed = true
-	s.mu.Unlock()
-	_ = s.c.nc.Close()
-	s.mu.Lock()
-	for s.flushing {
-		s.cond.Wait()
-	}
 	reason := s.reason
-	s.cond.Broadcast()
 	s.mu.Unlock()
+	if reason.code == 0 { // [MQTT-3.14.4-2]; else the client has been told something
+		_ = s.c.nc.Close()
+	}
 	s.reader.Release()
-	s.c.idle()
 	s.c.setBuf(nil)
 	s.logEnd(reason)
 	s.reportLosses()
-	s.store0(reason)
+	s.noteRefused()
+	s.storeEnd(reason)
 	close(s.done)
+	s.c.hangUp()
 }
 
 // farewellFor turns the error that ended the read loop into a reason.

@@ -33,6 +33,8 @@ type delivery struct {
 	d   packet.Delivery
 	id  uint16 // of a repetition
 	dup bool
+	// task is the retain task that the message is sent for, if any.
+	task *retainTask
 }
 
 var works = sync.Pool{New: func() any { return &work{buf: make([]byte, 0, writeBufSize)} }}
@@ -62,6 +64,7 @@ func (s *session) hasWorkLocked() bool {
 	if s.farewell {
 		return false
 	}
+	s.resend = s.resend && s.win.Unsent()
 	switch {
 	case s.resend:
 		return s.win.CanResend()
@@ -80,6 +83,9 @@ func (s *session) hasWorkLocked() bool {
 func (s *session) flush(inline bool) {
 	w := works.Get().(*work)
 	defer func() {
+		if cap(w.buf) > 2*writeBufSize {
+			w.buf = make([]byte, 0, writeBufSize) // a large message is not to stay
+		}
 		w.buf = w.buf[:0]
 		works.Put(w)
 	}()
@@ -95,7 +101,6 @@ func (s *session) flush(inline bool) {
 		}
 		switch step {
 		case stepDone:
-			s.reportLosses()
 			return
 		case stepSlow:
 			go s.flush(false)
@@ -181,6 +186,14 @@ func (s *session) step(w *work, inline bool) (stepResult, error) {
 		source = s.catchUp
 	}
 	if source == nil && n == 0 {
+		if len(w.buf) == 0 && s.losses.any() {
+			s.mu.Unlock()
+			if inline {
+				return stepSlow, nil
+			}
+			s.reportLosses()
+			return stepWrite, nil
+		}
 		if len(w.buf) == 0 {
 			s.flushing = false
 			s.reader.Release()
@@ -292,6 +305,10 @@ func (s *session) read(w *work, list []delivery) (used int, err error) {
 		}
 		msg, err := storage.DecodeMessage(&rec)
 		if err != nil {
+			x.qos = skip
+			continue
+		}
+		if x.task != nil && !x.task.wants(s.id, &rec, &msg) {
 			x.qos = skip
 			continue
 		}
@@ -434,8 +451,13 @@ func (c *lossCount) add(cause storage.Cause, rec *storage.Record) {
 	x.Bytes += uint64(len(rec.Body))
 }
 
-// reportLosses writes the rows; the flusher calls it when it is done.
+func (c *lossCount) any() bool { return c.rows[0].Count+c.rows[1].Count > 0 }
+
+// reportLosses writes the rows; the flusher calls it before it is done.
 func (s *session) reportLosses() {
+	if !s.losses.any() {
+		return
+	}
 	for i := range s.losses.rows {
 		x := s.losses.rows[i]
 		if x.Count == 0 {
@@ -446,5 +468,9 @@ func (s *session) reportLosses() {
 		if err := s.b.log.RecordLoss(x); err != nil {
 			s.log.Error("cannot write the loss ledger", "error", err)
 		}
+	}
+	if s.b.syncedSessions { // until it is synced it hides what is behind it
+		_ = s.b.log.Sync() // if it fails, the log has ended and says so
+		s.b.log.Advance()
 	}
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -44,11 +45,24 @@ func (b *Broker) publishWill(id string, w *storage.Will) error {
 	return err
 }
 
-// store0 ends what the session has open: the router forgets it, its will is
+// appendEvents appends session events and waits for their class. What others
+// have appended behind them can be seen only now, so it is routed.
+func (b *Broker) appendEvents(events ...storage.Event) error {
+	_, end, err := b.log.AppendEvents(events...)
+	if err == nil {
+		err = b.log.Wait(end, b.log.SessionClass())
+	}
+	if b.syncedSessions {
+		b.log.Advance()
+	}
+	return err
+}
+
+// storeEnd ends what the session has open: the router forgets it, its will is
 // published or waits, and its row goes to the index or away.
-func (s *session) store0(r closeReason) {
+func (s *session) storeEnd(r closeReason) {
 	b := s.b
-	var row *storage.SessionRow
+	var row storage.SessionRow
 	b.log.WithView(func(pos storage.Pos) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -58,14 +72,17 @@ func (s *session) store0(r closeReason) {
 		if len(s.subs) > 0 {
 			b.router.changed()
 		}
-		row = s.rowLocked(pos)
+		row = *s.rowLocked(pos)
+		row.Online, row.Closed = false, b.log.Clock()
+		if r.normal {
+			row.Will = nil // [MQTT-3.14.4-3], [MQTT-3.1.2-10]
+		}
+		final := row
+		s.final = &final // the router goes on without us
+		s.beginAppendLocked()
 	})
-	row.Online = false
-	row.Closed = b.log.Clock()
-	if r.normal {
-		row.Will = nil // [MQTT-3.14.4-3], [MQTT-3.1.2-10]
-	}
-	if err := s.settle(row, r); err != nil {
+	defer s.endAppend()
+	if err := s.settle(&row, r); err != nil {
 		s.log.Error("cannot store the end of the connection", "error", err)
 	}
 	b.log.DetachSession(s.id)
@@ -80,33 +97,33 @@ func (s *session) settle(row *storage.SessionRow, r closeReason) error {
 	keepWill := row.Will != nil && row.Will.Delay > 0 && row.Expiry > 0 && !r.cleanStart
 	if row.Will != nil && !keepWill {
 		if err := b.publishWill(s.id, row.Will); err != nil {
-			return err
+			s.log.Warn("cannot publish the will now", "error", err)
+			w := *row.Will
+			w.Delay = 0 // due at once: the housekeeper tries again
+			row.Will = &w
+		} else {
+			row.Will = nil
 		}
-		row.Will = nil
 	}
-	if !s.logged && row.Expiry == 0 {
+	if !s.logged {
 		return nil
 	}
 	if row.Expiry == 0 && row.Will == nil {
-		if _, _, err := b.log.AppendEvents(storage.EventEnded(s.id)); err != nil {
-			return err
+		if err := b.appendEvents(storage.EventEnded(s.id)); err == nil {
+			return b.log.DeleteSession(b.stored(row))
 		}
-		return b.log.DeleteSession(b.stored(row))
+		// No room to say so: it is stored as one that has expired.
 	}
-	var events []storage.Event
-	if !s.logged {
-		// The expiry interval came with the DISCONNECT.
-		events = append(events, storage.EventOpened(s.id, row.Version, true, row.Expiry, nil, row.Next),
-			storage.EventSubscribed(s.id, row.Subs))
+	events := []storage.Event{storage.EventClosed(s.id, row.Expiry, row.Will != nil, row.Next)}
+	s.mu.Lock()
+	if len(s.acks) > 0 {
+		events = append(events, storage.EventAcked(nil, s.id, s.acks))
 	}
-	events = append(events, storage.EventClosed(s.id, row.Expiry, row.Will != nil, row.Next))
-	_, end, err := b.log.AppendEvents(events...)
-	if err != nil {
-		return err
-	}
-	row.AsOf = end
+	s.mu.Unlock()
+	err := b.appendEvents(events...)
+	row.AsOf = b.log.Head()
 	defer b.wakeHousekeeper()
-	return b.log.StoreSession(b.stored(row))
+	return errors.Join(err, b.log.StoreSession(b.stored(row)))
 }
 
 // stored gives a row the due time under which the index has it, so that the
@@ -118,15 +135,33 @@ func (b *Broker) stored(row *storage.SessionRow) *storage.SessionRow {
 	return row
 }
 
+// ending is a closed session about which something is being written down. As
+// a Source it keeps a checkpoint from going past that.
+type ending struct{ row storage.SessionRow }
+
+func (b *Broker) beginEnding(row *storage.SessionRow) {
+	e := &ending{*row}
+	e.row.AsOf = b.log.Head()
+	b.log.AttachSession(row.ID, e)
+}
+
+// Snapshot implements storage.Source.
+func (e *ending) Snapshot(bool) (*storage.SessionRow, bool) {
+	row := e.row
+	return &row, true
+}
+
 // endSession throws a stored session away: its will, if it still waits, is
 // published now, because the session's end comes before its delay.
 func (b *Broker) endSession(row *storage.SessionRow) error {
+	b.beginEnding(row)
+	defer b.log.DetachSession(row.ID)
 	if row.Will != nil {
 		if err := b.publishWill(row.ID, row.Will); err != nil {
 			return err
 		}
 	}
-	if _, _, err := b.log.AppendEvents(storage.EventEnded(row.ID)); err != nil {
+	if err := b.appendEvents(storage.EventEnded(row.ID)); err != nil {
 		return err
 	}
 	return b.log.DeleteSession(row)
@@ -151,6 +186,8 @@ func (b *Broker) dueSession(id string, now time.Time) error {
 	if !ok || now.Before(at) || row.Will == nil {
 		return nil
 	}
+	b.beginEnding(row)
+	defer b.log.DetachSession(id)
 	if err := b.publishWill(id, row.Will); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 type batch struct {
 	msgs  []storage.Message
 	acks  []pubAck // in the order of the PUBLISH packets [MQTT-4.6.0-2]
+	qos2  []qos2   // QoS 2 messages in msgs
 	props []byte   // end-to-end properties that had to be put together
 
 	released []uint16 // PUBREL, in order
@@ -40,6 +42,16 @@ type pubAck struct {
 	code packet.ReasonCode
 }
 
+// qos2 is a message that is received once it is in the log, and not before:
+// else a crash in between would make of its repetition a duplicate.
+type qos2 struct {
+	id  uint16
+	msg int
+}
+
+// maxQoS2 bounds how many are in one batch: they are searched.
+const maxQoS2 = 256
+
 type ackRef struct {
 	id  uint16
 	qos uint8
@@ -51,7 +63,7 @@ func (b *batch) empty() bool {
 
 func (b *batch) reset() {
 	clear(b.msgs) // let go of the read buffer
-	b.msgs, b.acks, b.props = b.msgs[:0], b.acks[:0], b.props[:0]
+	b.msgs, b.acks, b.qos2, b.props = b.msgs[:0], b.acks[:0], b.qos2[:0], b.props[:0]
 	b.released, b.unknown = b.released[:0], b.unknown[:0]
 	b.puback, b.refused, b.pubrec, b.pubcomp = b.puback[:0], b.refused[:0], b.pubrec[:0], b.pubcomp[:0]
 	b.unacked = 0
@@ -65,16 +77,16 @@ var errDisconnect = errors.New("client disconnected")
 
 // readLoop handles packets until the connection ends.
 func (s *session) readLoop() error {
-	for {
+	for s.awaitCtrl() {
 		if err := s.handleBuffered(); err != nil {
 			return err
 		}
-		s.awaitCtrl()
 		if err := s.c.fill(); err != nil {
 			return err
 		}
 		s.c.touch()
 	}
+	return net.ErrClosed // whoever ends the connection has said why
 }
 
 // handleBuffered parses every whole packet in the read buffer and commits
@@ -95,7 +107,9 @@ func (s *session) handleBuffered() error {
 		}
 		c.consumed(f.Size)
 	}
-	return s.commit()
+	err := s.commit()
+	s.kick(true)
+	return err
 }
 
 // handle takes one packet. PUBLISH and the acknowledgements are collected;
@@ -122,7 +136,6 @@ func (s *session) handle(f packet.Frame) error {
 			return err
 		}
 		s.reply(packet.AppendPingresp(nil)) // [MQTT-3.12.4-1]
-		s.kick(true)
 		return nil
 	case packet.DISCONNECT:
 		return s.handleDisconnect(f)
@@ -160,19 +173,15 @@ func (s *session) handlePublish(f packet.Frame) error {
 		}
 		return nil
 	case 1:
+		if err := s.checkReceiveMaximum(); err != nil {
+			return err
+		}
 		in.unacked++
 		s.admit(packet.PUBACK, &m, p.PacketID, refusal)
 	case 2:
-		if slices.Contains(in.released, p.PacketID) {
-			// The identifier is used again: its release must be in the
-			// log before the new message.
-			if err := s.commit(); err != nil {
-				return err
-			}
-		}
-		s.admitQoS2(&m, p.PacketID, refusal)
+		return s.admitQoS2(&m, p.PacketID, refusal)
 	}
-	return s.checkReceiveMaximum()
+	return nil
 }
 
 // admit puts a message and the answer that it waits for into the batch.
@@ -186,29 +195,49 @@ func (s *session) admit(typ packet.Type, m *storage.Message, id uint16, refusal 
 	in.acks = append(in.acks, a)
 }
 
-func (s *session) admitQoS2(m *storage.Message, id uint16, refusal packet.ReasonCode) {
+func (s *session) admitQoS2(m *storage.Message, id uint16, refusal packet.ReasonCode) error {
+	in := &s.in
 	if refusal != 0 {
 		s.admit(packet.PUBREC, m, id, refusal) // [MQTT-4.3.3-9]: the identifier stays free
-		return
+		return nil
 	}
-	s.mu.Lock()
-	first := s.inbound.Add(id)
-	s.mu.Unlock()
-	if !first { // [MQTT-4.3.3-10]
-		s.in.acks = append(s.in.acks, pubAck{typ: packet.PUBREC, id: id, msg: -1})
-		return
+	if s.inbound.Has(id) { // [MQTT-4.3.3-10]
+		in.acks = append(in.acks, pubAck{typ: packet.PUBREC, id: id, msg: -1})
+		return nil
+	}
+	if i := in.findQoS2(id); i >= 0 {
+		in.acks = append(in.acks, pubAck{typ: packet.PUBREC, id: id, msg: in.qos2[i].msg})
+		return nil
+	}
+	if err := s.checkReceiveMaximum(); err != nil {
+		return err
+	}
+	if slices.Contains(in.released, id) || len(in.qos2) == maxQoS2 {
+		// The identifier is used again: its release must be in the log before
+		// the new message. The slices of m are of the buffer, which stays, but
+		// for properties that were put together.
+		m.Props = slices.Clone(m.Props)
+		if err := s.commit(); err != nil {
+			return err
+		}
 	}
 	if s.logged {
 		m.PacketID = id
 	}
+	in.qos2 = append(in.qos2, qos2{id, len(in.msgs)})
 	s.admit(packet.PUBREC, m, id, 0)
+	return nil
 }
 
-// checkReceiveMaximum: more messages that we have not answered than we said
+func (b *batch) findQoS2(id uint16) int {
+	return slices.IndexFunc(b.qos2, func(q qos2) bool { return q.id == id })
+}
+
+// checkReceiveMaximum: one more message that we have not answered than we said
 // we would take can only come from a client that does not count
 // [MQTT-3.3.4-7].
 func (s *session) checkReceiveMaximum() error {
-	if s.version != packet.V5 || s.in.unacked+s.inbound.Len() <= s.b.cfg.Sessions.ReceiveMaximum {
+	if s.version != packet.V5 || s.in.unacked+len(s.in.qos2)+s.inbound.Len() < s.b.cfg.Sessions.ReceiveMaximum {
 		return nil
 	}
 	return &packet.Error{Code: packet.ReceiveMaximumExceeded, Reason: "more messages in flight than Receive Maximum", Cite: "MQTT-3.3.4-7"}
@@ -271,6 +300,11 @@ func (s *session) handleAck(f packet.Frame) error {
 	case packet.PUBCOMP:
 		in.pubcomp = append(in.pubcomp, a.PacketID)
 	case packet.PUBREL:
+		if in.findQoS2(a.PacketID) >= 0 {
+			if err := s.commit(); err != nil {
+				return err
+			}
+		}
 		s.mu.Lock()
 		known := s.inbound.Remove(a.PacketID)
 		s.mu.Unlock()
@@ -291,11 +325,11 @@ func (s *session) commit() error {
 		return nil
 	}
 	defer in.reset()
-	published := len(in.msgs) > 0
-	if published {
+	if len(in.msgs) > 0 {
 		if err := s.store(); err != nil {
 			return err
 		}
+		defer s.b.log.Advance()
 	}
 	if err := s.release(); err != nil {
 		return err
@@ -305,64 +339,104 @@ func (s *session) commit() error {
 	}
 	s.answer()
 	s.kick(true)
-	if published {
-		s.b.log.Advance()
-	}
 	return nil
 }
 
 // store appends the batch's messages and waits until they meet their class.
-func (s *session) store() (err error) {
+// Before MQTT 5 there is no way to say no: the publisher is held back until
+// there is room.
+func (s *session) store() error {
+	err := s.tryStore(false)
+	for held := false; err == nil; held = true {
+		i := slices.IndexFunc(s.in.msgs, noRoom)
+		switch {
+		case i < 0:
+			s.noteRefused()
+			return nil
+		case s.version == packet.V5:
+			s.countRefused()
+			return nil
+		case !held:
+			s.log.Warn("no room: publisher held back", "why", s.in.msgs[i].Err)
+		}
+		s.b.log.Advance()
+		if err = s.awaitRoom(s.in.msgs[i].Err); err == nil {
+			err = s.tryStore(true)
+		}
+	}
+	return err
+}
+
+// tryStore is one attempt, with all messages or, again, with those that had
+// no room.
+func (s *session) tryStore(again bool) error {
+	in := &s.in
+	msgs := in.msgs
+	var at []int
+	if again {
+		msgs = nil
+		for i := range in.msgs {
+			if noRoom(in.msgs[i]) {
+				msgs, at = append(msgs, in.msgs[i]), append(at, i)
+			}
+		}
+	}
 	s.mu.Lock()
 	s.beginAppendLocked()
 	s.mu.Unlock()
 	defer s.endAppend()
-	msgs := s.in.msgs
-	defer func() {
-		if err == nil && s.version != packet.V5 {
-			heldBack(s.in.msgs)
-		}
-	}()
-	for {
-		end, class, err := s.b.log.AppendMessages(msgs)
-		if err == nil {
-			err = s.b.log.Wait(end, class)
-		}
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(msgs, noRoom)
-		if i < 0 || s.version == packet.V5 {
-			return nil
-		}
-		// Before MQTT 5 there is no way to say no: the publisher is held
-		// back until there is room.
-		s.log.Warn("no room: publisher held back", "why", msgs[i].Err)
-		s.b.log.Advance()
-		if err := s.awaitRoom(); err != nil {
-			return err
-		}
-		var rest []storage.Message
-		for _, m := range msgs {
-			if noRoom(m) {
-				rest = append(rest, m)
-			}
-		}
-		msgs = rest
+	end, class, err := s.b.log.AppendMessages(msgs)
+	if err == nil {
+		err = s.b.log.Wait(end, class)
 	}
+	if err != nil {
+		return err
+	}
+	for j, i := range at {
+		in.msgs[i].Err = msgs[j].Err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range in.qos2 {
+		if in.msgs[q.msg].Err == nil {
+			s.inbound.Add(q.id)
+		}
+	}
+	return nil
+}
+
+// countRefused adds up what a publisher of MQTT 5 was refused, or, with QoS 0,
+// was not even told; noteRefused writes it down once there is room again or
+// the connection ends.
+func (s *session) countRefused() {
+	for i := range s.in.msgs {
+		m := &s.in.msgs[i]
+		if !noRoom(*m) {
+			continue
+		}
+		x := &s.refused
+		if x.Count == 0 {
+			*x = storage.Loss{Cause: storage.CauseRefused, From: s.b.log.Head(), Detail: "published by " + s.id}
+		}
+		x.To = s.b.log.Head()
+		x.Count++
+		x.Bytes += uint64(len(m.Topic) + len(m.Props) + len(m.Payload))
+	}
+}
+
+func (s *session) noteRefused() {
+	if s.refused.Count == 0 {
+		return
+	}
+	if err := s.b.log.RecordLoss(s.refused); err != nil {
+		s.log.Error("cannot write the loss ledger", "error", err)
+		return
+	}
+	s.refused = storage.Loss{}
 }
 
 func noRoom(m storage.Message) bool {
 	return errors.Is(m.Err, storage.ErrFull) || errors.Is(m.Err, storage.ErrQuota)
-}
-
-// heldBack clears the first verdict on messages that were appended later.
-func heldBack(msgs []storage.Message) {
-	for i := range msgs {
-		if noRoom(msgs[i]) {
-			msgs[i].Err = nil
-		}
-	}
 }
 
 // roomPoll bounds the wait when it is a rule's share that is used up, which
@@ -370,10 +444,10 @@ func heldBack(msgs []storage.Message) {
 const roomPoll = 500 * time.Millisecond
 
 // awaitRoom waits for room, and gives up when the connection is to end.
-func (s *session) awaitRoom() error {
+func (s *session) awaitRoom(why error) error {
 	ctx, cancel := context.WithTimeout(s.b.ctx, roomPoll)
 	defer cancel()
-	if err := s.b.log.WaitRoom(ctx); err == nil {
+	if err := s.b.log.WaitRoom(ctx); err == nil && errors.Is(why, storage.ErrQuota) {
 		<-ctx.Done() // a rule's share: look again after a while
 	}
 	// While we wait nothing is read, so a closed peer is not noticed; a
@@ -466,10 +540,13 @@ func (s *session) answer() {
 	in := &s.in
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.farewell { // [MQTT-3.14.4-1]
+		return
+	}
 	for _, a := range in.acks {
 		code := a.code
 		if a.msg >= 0 {
-			code = s.resultLocked(&in.msgs[a.msg], a)
+			code = result(in.msgs[a.msg].Err)
 		}
 		s.ctrl = packet.AppendAck(s.ctrl, s.version, a.typ, a.id, code)
 	}
@@ -481,15 +558,12 @@ func (s *session) answer() {
 	}
 }
 
-// resultLocked turns the outcome of an append into a reason code.
-func (s *session) resultLocked(m *storage.Message, a pubAck) packet.ReasonCode {
-	if m.Err == nil {
+// result turns the outcome of an append into a reason code.
+func result(err error) packet.ReasonCode {
+	switch {
+	case err == nil:
 		return packet.Success
-	}
-	if a.typ == packet.PUBREC {
-		s.inbound.Remove(a.id)
-	}
-	if errors.Is(m.Err, storage.ErrTooLarge) {
+	case errors.Is(err, storage.ErrTooLarge):
 		return packet.ImplementationSpecificError
 	}
 	return packet.QuotaExceeded

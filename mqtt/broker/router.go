@@ -2,6 +2,7 @@ package broker
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"cairnmq/mqtt/topic"
 	"cairnmq/storage"
@@ -65,16 +66,25 @@ type router struct {
 	log  *storage.Log
 	trie *topic.Trie[*session, *subscription]
 	gen  uint64
-	// memo are the topics that hold a route of this generation.
+	// memo are the topics that hold a route, of this generation or an older
+	// one, and memoSize the targets in them.
 	memo     []*storage.Topic
 	memoSize int
 
 	dirty []*session // have staged entries in this batch
+
+	// handed is the position up to which entries are in the outboxes; also
+	// for those who do not hold the view.
+	handed atomic.Uint64
 }
 
 func newRouter(l *storage.Log) *router {
-	return &router{log: l, trie: topic.NewTrie[*session, *subscription](), gen: 1}
+	r := &router{log: l, trie: topic.NewTrie[*session, *subscription](), gen: 1}
+	r.handed.Store(uint64(l.Routed()))
+	return r
 }
+
+func (r *router) handedOut() storage.Pos { return storage.Pos(r.handed.Load()) }
 
 // Route implements storage.Sink.
 func (r *router) Route(rec *storage.Record, msg *storage.MessageView, t *storage.Topic) {
@@ -112,12 +122,15 @@ func (r *router) resolve(t *storage.Topic) *route {
 		x := &rt.targets[i]
 		x.addSub(sub)
 	})
-	if r.memoSize += len(rt.targets) + 1; r.memoSize > memoLimit {
-		r.forget()
-		rt.gen = r.gen
+	if old, ok := t.Route.(*route); ok {
+		r.memoSize -= len(old.targets) + 1
+	} else {
+		r.memo = append(r.memo, t)
 	}
 	t.Route = rt
-	r.memo = append(r.memo, t)
+	if r.memoSize += len(rt.targets) + 1; r.memoSize > memoLimit {
+		r.forget()
+	}
 	return rt
 }
 
@@ -150,8 +163,6 @@ func (r *router) NewSegment() {
 // changed says that subscriptions have changed: memos hold no longer.
 func (r *router) changed() {
 	r.gen++
-	clear(r.memo)
-	r.memo, r.memoSize = r.memo[:0], 0
 }
 
 // forget drops all memos, so that they take no memory.
@@ -159,12 +170,13 @@ func (r *router) forget() {
 	for _, t := range r.memo {
 		t.Route = nil
 	}
-	r.changed()
+	r.NewSegment()
 }
 
 // Batch implements storage.Sink: staged entries go to the outboxes, and the
 // sessions are woken once the view is free.
 func (r *router) Batch() storage.Flusher {
+	defer r.handed.Store(uint64(r.log.Routed()))
 	if len(r.dirty) == 0 {
 		return nil
 	}

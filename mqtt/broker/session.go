@@ -45,7 +45,8 @@ type session struct {
 	present    bool          // an earlier session was resumed
 	connExpiry uint32        // what CONNECT said
 
-	in batch // what the reader is collecting
+	in      batch        // what the reader is collecting
+	refused storage.Loss // messages of this client for which there was no room
 
 	// staged belongs to the view: entries of the batch that is being routed.
 	staged []entry
@@ -66,9 +67,10 @@ type session struct {
 	readPos  storage.Pos // where catching up goes on
 	next     storage.Pos // behind the last message taken out of the outbox
 	skipQoS0 storage.Pos // see storage.SessionRow
-	retained []retainTask
+	retained []*retainTask
 	resend   bool // messages of an earlier connection may be waiting
 	memo     map[string]memoEntry
+	subsGen  uint64 // counts changes of subs
 
 	ctrl     []byte // control packets that wait to be written
 	ctrlFree []byte
@@ -82,9 +84,13 @@ type session struct {
 	appending  int
 	appendFrom storage.Pos
 	dirty      bool
+	// final is the row of a session whose connection is over, while that is
+	// being written down.
+	final *storage.SessionRow
 
 	// the flusher's
 	reader  storage.Reader
+	sel     selection
 	losses  lossCount
 	scratch []storage.Inflight
 	event   []byte
@@ -118,39 +124,48 @@ func (s *session) beginAppendLocked() {
 func (s *session) endAppend() {
 	s.mu.Lock()
 	s.appending--
+	s.dirty = true // a snapshot in between did not know what came of it
 	s.mu.Unlock()
 }
 
 // appendEvent appends an event of this session and waits for its class.
 func (s *session) appendEvent(e storage.Event) error {
-	_, end, err := s.b.log.AppendEvents(e)
-	if err != nil {
-		return err
-	}
-	return s.b.log.Wait(end, s.b.log.SessionClass())
+	return s.b.appendEvents(e)
 }
 
 // Snapshot implements storage.Source.
 func (s *session) Snapshot(onlyDirty bool) (*storage.SessionRow, bool) {
-	// Read before the lock: what was routed until here is in the outbox.
-	routed := s.b.log.Routed()
+	// Read before the lock: what was handed out until here is in the outbox.
+	routed := s.b.router.handedOut()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if onlyDirty && (!s.dirty || !s.logged) {
+	if !onlyDirty {
+		return s.rowLocked(routed), s.logged
+	}
+	if !s.logged || !s.dirty && s.appending == 0 {
 		return nil, false
 	}
 	s.dirty = false
-	return s.rowLocked(routed), s.logged
+	// The row says what these would say; a crash before it is durable costs
+	// a repetition that QoS 1 allows.
+	s.acks = s.acks[:0]
+	return s.rowLocked(routed), true
 }
 
 // rowLocked is the session's durable state.
 func (s *session) rowLocked(routed storage.Pos) *storage.SessionRow {
+	asOf := s.b.log.Head()
+	if s.appending > 0 {
+		asOf = s.appendFrom
+	}
+	if s.final != nil {
+		row := *s.final
+		row.AsOf = asOf
+		return &row
+	}
 	row := &storage.SessionRow{
 		ID: s.id, Version: uint8(s.version), Expiry: s.expiry, Online: true, Will: s.will,
-		SkipQoS0: s.skipQoS0, AsOf: s.b.log.Head(), Next: s.cursorLocked(routed),
-	}
-	if s.appending > 0 {
-		row.AsOf = s.appendFrom
+		SkipQoS0: s.skipQoS0, AsOf: asOf, Next: s.cursorLocked(routed),
 	}
 	for _, sub := range s.subs {
 		row.Subs = append(row.Subs, sub.Sub)
@@ -161,9 +176,6 @@ func (s *session) rowLocked(routed storage.Pos) *storage.SessionRow {
 		})
 	})
 	row.Inbound = s.inbound.List()
-	// The row says what these would say; a crash before it is durable costs
-	// a repetition that QoS 1 allows.
-	s.acks = s.acks[:0]
 	return row
 }
 
@@ -235,11 +247,12 @@ func (o *outbox) drop(n int) {
 	}
 }
 
-// reply queues a control packet; the reader calls flushReplies at the end of
-// its batch.
+// reply queues a control packet; handleBuffered sees to it that it is sent.
 func (s *session) reply(b []byte) {
 	s.mu.Lock()
-	s.ctrl = append(s.ctrl, b...)
+	if !s.farewell { // [MQTT-3.14.4-1]
+		s.ctrl = append(s.ctrl, b...)
+	}
 	s.mu.Unlock()
 }
 
@@ -247,13 +260,15 @@ func (s *session) reply(b []byte) {
 // does not read; beyond it we do not read from it either.
 const ctrlLimit = 64 << 10
 
-// awaitCtrl holds the reader back while too much is waiting.
-func (s *session) awaitCtrl() {
+// awaitCtrl holds the reader back while too much is waiting. It reports false
+// if nothing more is to be read: the connection is to end.
+func (s *session) awaitCtrl() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.ctrl) > ctrlLimit && !s.closed {
+	for len(s.ctrl) > ctrlLimit && !s.closed && !s.farewell {
 		s.cond.Wait()
 	}
+	return !s.closed && !s.farewell
 }
 
 // end closes the connection, for a reason. The first reason counts. With
@@ -276,11 +291,9 @@ func (s *session) end(r closeReason) {
 		}
 	}
 	s.farewell = true // [MQTT-3.14.4-1]: nothing behind it
+	s.cond.Broadcast()
 	s.mu.Unlock()
-	// Whatever waits gets a moment to leave; then the socket goes.
-	if err := s.c.nc.SetDeadline(time.Now().Add(farewellTime)); err != nil {
-		_ = s.c.nc.Close()
-	}
+	s.c.leave()
 	s.kick(false)
 }
 

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"strings"
+
 	"cairnmq/mqtt/packet"
 	"cairnmq/mqtt/topic"
 	"cairnmq/storage"
@@ -19,9 +21,10 @@ func (s *session) handleSubscribe(f packet.Frame) error {
 	}
 	codes := make([]packet.ReasonCode, len(p.Subscriptions))
 	var subs []storage.Sub
+	added := make(map[string]bool)
 	for i := range p.Subscriptions {
 		x := &p.Subscriptions[i]
-		if codes[i] = s.checkFilter(x, len(subs)); codes[i].IsError() {
+		if codes[i] = s.checkFilter(x, added); codes[i].IsError() {
 			s.log.Info("subscription refused", "filter", x.Filter, "reason", codes[i].String())
 			if codes[i] == packet.ProtocolError {
 				return &packet.Error{Code: packet.ProtocolError, Reason: "No Local on a shared subscription", Cite: "MQTT-3.8.3-4"}
@@ -40,7 +43,9 @@ func (s *session) handleSubscribe(f packet.Frame) error {
 			}
 			s.log.Warn("subscription refused: it cannot be stored", "error", err)
 			for i := range codes {
-				codes[i] = max(codes[i], packet.QuotaExceeded)
+				if !codes[i].IsError() {
+					codes[i] = packet.QuotaExceeded
+				}
 			}
 		}
 	}
@@ -59,12 +64,12 @@ func (s *session) replyLimited(p limited) error {
 		return &packet.Error{Code: packet.PacketTooLarge, Reason: "the answer is above the client's Maximum Packet Size", Cite: "MQTT-3.1.2-24"}
 	}
 	s.reply(b)
-	s.kick(true)
 	return nil
 }
 
-// checkFilter judges one filter; more is how many new ones come before it.
-func (s *session) checkFilter(x *packet.Subscription, more int) packet.ReasonCode {
+// checkFilter judges one filter; added are the new ones before it in the same
+// packet, to which it is added.
+func (s *session) checkFilter(x *packet.Subscription, added map[string]bool) packet.ReasonCode {
 	if _, shared, err := topic.ParseShared(x.Filter); shared || err != nil {
 		if err != nil {
 			return packet.TopicFilterInvalid
@@ -74,13 +79,16 @@ func (s *session) checkFilter(x *packet.Subscription, more int) packet.ReasonCod
 		}
 		return packet.SharedSubscriptionsNotSupported
 	}
-	if topic.ValidateFilter(x.Filter) != nil {
+	if topic.ValidateFilter(x.Filter) != nil || strings.Count(x.Filter, "/") >= s.b.cfg.Limits.MaxTopicLevels {
 		return packet.TopicFilterInvalid
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.subs[x.Filter] == nil && len(s.subs)+more >= s.b.cfg.Sessions.MaxSubscriptions {
-		return packet.QuotaExceeded
+	if s.subs[x.Filter] == nil && !added[x.Filter] {
+		if len(s.subs)+len(added) >= s.b.cfg.Sessions.MaxSubscriptions {
+			return packet.QuotaExceeded
+		}
+		added[x.Filter] = true
 	}
 	return packet.ReasonCode(x.QoS) // [MQTT-3.8.4-7]
 }
@@ -102,6 +110,7 @@ func (s *session) subscribe(subs []storage.Sub) error {
 			s.addSubLocked(subs[i], pos)
 		}
 		s.memo = nil
+		s.subsGen++
 	})
 	return nil
 }
@@ -117,8 +126,9 @@ func (s *session) addSubLocked(x storage.Sub, pos storage.Pos) {
 	s.subs[x.Filter] = sub // [MQTT-3.8.4-3]
 	s.b.router.trie.Set(x.Filter, s, sub)
 	s.b.router.changed()
+	s.dropRetainedLocked(func(t *retainTask) bool { return t.sub == old })
 	if x.RetainHandling == 0 || x.RetainHandling == 1 && old == nil { // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
-		s.retained = append(s.retained, retainTask{sub: sub, before: pos})
+		s.retained = append(s.retained, &retainTask{sub: sub, before: pos})
 	}
 }
 
@@ -144,7 +154,8 @@ func (s *session) handleUnsubscribe(f packet.Frame) error {
 		defer s.mu.Unlock()
 		for i, filter := range p.Filters {
 			codes[i] = packet.NoSubscriptionExisted
-			if s.subs[filter] != nil { // literally equal [MQTT-3.10.4-1]
+			if sub := s.subs[filter]; sub != nil { // literally equal [MQTT-3.10.4-1]
+				s.dropRetainedLocked(func(t *retainTask) bool { return t.sub == sub })
 				codes[i] = packet.Success
 				delete(s.subs, filter)
 				s.b.router.trie.Delete(filter, s)
@@ -152,6 +163,7 @@ func (s *session) handleUnsubscribe(f packet.Frame) error {
 		}
 		s.b.router.changed() // [MQTT-3.10.4-2]
 		s.memo = nil
+		s.subsGen++
 	})
 	ack := packet.Unsuback{PacketID: p.PacketID, Codes: codes}
 	return s.replyLimited(&ack)
