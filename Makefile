@@ -1,0 +1,85 @@
+# CairnMQ. `make` alone prints the targets.
+
+GO        ?= go
+FUZZTIME  ?= 10s
+# For make test; -race on a machine whose Go can do it.
+TESTFLAGS ?= -timeout 20m
+# For make figures: 10 GB of backlog need about 12 GB of disk.
+FIGURES   ?= -backlog 1GB,10GB
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+READINGS    := testdata/weather/seattle-weather-hourly-normals.csv
+PLATFORMS   := linux/amd64 linux/arm64 linux/arm darwin/arm64 windows/amd64
+
+# The race detector needs a C compiler. Without one Go reports 0 here.
+RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test vet lint layers fuzz cross demo bench figures docs clean
+
+help: # print this list
+	@sed -nE 's/^([a-z]+):[^#]*# (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: # the broker, one static program: bin/cairnmq
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cairnmq ./cmd/cairnmq
+
+run: build # run the broker with its built-in configuration: 127.0.0.1:1883, data in ./data
+	bin/cairnmq serve
+
+test: # all tests, with the race detector if there is a C compiler
+	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
+	$(GO) test $(RACE) $(TESTFLAGS) ./...
+	$(if $(RACE),@# What cannot run under the race detector: power cuts.)
+	$(if $(RACE),$(GO) test $(TESTFLAGS) ./segment/... ./storage/...)
+
+vet: # go vet
+	$(GO) vet ./...
+
+lint: # gofmt, go vet, staticcheck
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt:"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+# Imports are read from the files and not asked of go list, so that files for
+# other systems and tests count as well. A line is: directory, imported path.
+IMPORTS = grep -rHE --include='*.go' '^(import)?[[:space:]]*([[:alnum:]_.]+[[:space:]]+)?"[^"]+"[[:space:]]*(//.*)?$$' cmd mqtt storage segment index bench \
+	| sed -E 's,^([^:]*)/[^/:]*:[^"]*"([^"]*)".*,\1 \2,'
+ABOVE   = (segment(/[^ ]*)? cairnmq/(index|storage|mqtt|cmd|bench)|index(/[^ ]*)? cairnmq/(segment|storage|mqtt|cmd|bench)|storage(/[^ ]*)? cairnmq/(mqtt|cmd|bench)|mqtt(/[^ ]*)? cairnmq/(index|cmd|bench)|cmd(/[^ ]*)? cairnmq/(index|bench)|bench(/[^ ]*)? cairnmq/(segment|index|storage|mqtt|cmd))
+
+layers: # cmd > mqtt > storage > segment, index; bench knows none of them
+	@! $(IMPORTS) | grep -E '^$(ABOVE)(/|$$)' || { echo "layers: the imports above go the wrong way"; exit 1; }
+	@! $(IMPORTS) | grep -E ' github.com/cockroachdb/pebble' | grep -vE '^index(/| )' || { echo "layers: only index imports Pebble"; exit 1; }
+	@found=$$(grep -rlE --include='*.go' '"github.com/edsrzf/mmap-go"' .); [ "$$found" = ./segment/mapping.go ] || \
+		{ echo "layers: only segment/mapping.go imports mmap-go, but:" $$found; exit 1; }
+	@echo "layers: good"
+
+fuzz: # every fuzz target for FUZZTIME (10s)
+	@grep -rHoE --include='*_test.go' '^func Fuzz[[:alnum:]_]+' . | sed -E 's,/[^/:]*:func , ,' | sort | while read -r dir name; do \
+		echo "== $$dir $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) $$dir || exit 1; \
+	done
+
+cross: # build for the other platforms, and look for mistakes that only 32 bits show
+	@bad=; for p in $(PLATFORMS); do \
+		echo "== $$p"; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} GOARM=7 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/... || bad="$$bad $$p"; \
+	done; [ -z "$$bad" ] || { echo "cross: does not build:$$bad"; exit 1; }
+	@echo "== linux/arm: vet, alignment of 64-bit atomics"
+	@GOOS=linux GOARCH=arm GOARM=7 CGO_ENABLED=0 $(GO) vet ./...
+	@GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK)
+	@GOOS=linux GOARCH=arm GOARM=7 CGO_ENABLED=0 bin/staticcheck -checks SA1027 ./...
+
+demo: build # 26,277 readings through a SIGKILL: acknowledged means kept (needs mosquitto-clients)
+	$(GO) run ./bench/cmd/demo bin/cairnmq $(READINGS)
+
+bench: # the benchmarks of the packages
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+figures: build # restart time, memory and the price of offline sessions (takes minutes and disk)
+	$(GO) run ./bench/cmd/figures $(FIGURES) bin/cairnmq
+
+docs: # write docs/configuration.md anew from the table of keys
+	$(GO) generate ./mqtt/config
+
+clean: # remove what was built; ./data stays
+	rm -rf bin out
