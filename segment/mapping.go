@@ -32,7 +32,10 @@ func (m *mapping) Flush(from, to int) error {
 	if from >= to {
 		return nil
 	}
-	return flushRange(m.m, from, to)
+	if !flushParts {
+		return m.m.Flush()
+	}
+	return m.m[from:to].Flush()
 }
 
 func (m *mapping) Populate(from, to int) {

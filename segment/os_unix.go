@@ -5,12 +5,10 @@ package segment
 import (
 	"errors"
 	"os"
-
-	"github.com/edsrzf/mmap-go"
 )
 
-// flushRange syncs the whole pages [from, to).
-func flushRange(m mmap.MMap, from, to int) error { return m[from:to].Flush() }
+// flushParts: any range of whole pages can be synced.
+const flushParts = true
 
 func syncDir(dir string) error {
 	f, err := os.Open(dir)

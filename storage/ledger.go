@@ -16,13 +16,12 @@ const (
 	CauseExpiry    Cause = 3 // the message expired before it was delivered
 	CauseDamage    Cause = 4 // the bytes could not be read
 	CauseTooLarge  Cause = 5 // larger than the client's maximum packet size
-	CauseEnded     Cause = 6 // the session expired with messages undelivered
 	CauseRefused   Cause = 7 // the log had no room; the publisher was told
 )
 
 var causeNames = map[Cause]string{
 	CauseRetention: "retention", CauseRule: "retention-rule", CauseExpiry: "expiry", CauseDamage: "damage",
-	CauseTooLarge: "too-large", CauseEnded: "session-ended", CauseRefused: "refused",
+	CauseTooLarge: "too-large", CauseRefused: "refused",
 }
 
 func (c Cause) String() string {
