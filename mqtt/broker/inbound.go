@@ -29,7 +29,8 @@ type batch struct {
 	pubrec  []uint16
 	pubcomp []uint16
 
-	unacked int // QoS 1 messages in msgs
+	unacked int    // QoS 1 messages in msgs
+	event   []byte // the last EventAcked, used again
 }
 
 // pubAck is an answer that a PUBLISH waits for.
@@ -520,7 +521,8 @@ func (s *session) acknowledged() error {
 		s.mu.Unlock()
 		return nil
 	}
-	e := storage.EventAcked(nil, s.id, s.acks)
+	e := storage.EventAcked(in.event[:0], s.id, s.acks)
+	in.event = e.Body
 	s.acks = s.acks[:0]
 	s.beginAppendLocked()
 	s.mu.Unlock()

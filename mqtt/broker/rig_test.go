@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,25 +91,23 @@ func (r *rig) kill() {
 	r.open()
 }
 
+// copyTree copies a directory that may be in use: while the index removes a
+// file, it begins anew.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
-	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for range 100 {
+		err := os.CopyFS(to, os.DirFS(from))
+		if err == nil {
+			return
 		}
-		target := filepath.Join(to, strings.TrimPrefix(path, from))
-		if d.IsDir() {
-			return os.MkdirAll(target, 0o755)
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatalf("copy the data directory: %v", err)
 		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		if err := os.RemoveAll(to); err != nil {
+			t.Fatal(err)
 		}
-		return os.WriteFile(target, b, 0o644)
-	})
-	if err != nil {
-		t.Fatalf("copy the data directory: %v", err)
 	}
+	t.Fatal("the data directory does not hold still")
 }
 
 // pass moves the clock on and does what is then due.
@@ -234,3 +230,5 @@ func TestADataDirectoryInUseIsRefused(t *testing.T) {
 	}
 	r.connect(packet.V5, "a").Ping()
 }
+
+func timeAfter(d time.Duration) time.Time { return time.Now().Add(d) }

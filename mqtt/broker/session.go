@@ -2,6 +2,7 @@ package broker
 
 import (
 	"log/slog"
+	"math/bits"
 	"sync"
 	"time"
 
@@ -73,7 +74,6 @@ type session struct {
 	subsGen  uint64 // counts changes of subs
 
 	ctrl     []byte // control packets that wait to be written
-	ctrlFree []byte
 	flushing bool
 	closed   bool // the connection is over: nothing is sent any more
 	farewell bool // a DISCONNECT is the last thing sent
@@ -217,7 +217,12 @@ type outbox struct {
 	ring []entry // power of two
 	head int
 	n    int
+	from *[]entry // what goes back into the pool
 }
+
+// rings are those of empty outboxes, by the logarithm of their length: bursts
+// come and go, and idle sessions hold no memory.
+var rings [32]sync.Pool
 
 func (o *outbox) len() int        { return o.n }
 func (o *outbox) at(i int) *entry { return &o.ring[(o.head+i)&(len(o.ring)-1)] }
@@ -226,11 +231,12 @@ func (o *outbox) at(i int) *entry { return &o.ring[(o.head+i)&(len(o.ring)-1)] }
 func (o *outbox) putAll(list []entry, limit int) int {
 	n := min(len(list), limit-o.n)
 	for o.n+n > len(o.ring) {
-		ring := make([]entry, max(16, 2*len(o.ring)))
+		bigger := ringOf(max(16, 2*len(o.ring)))
 		for i := range o.n {
-			ring[i] = *o.at(i)
+			(*bigger)[i] = *o.at(i)
 		}
-		o.ring, o.head = ring, 0
+		o.free()
+		o.ring, o.from, o.head = *bigger, bigger, 0
 	}
 	for i := range n {
 		*o.at(o.n + i) = list[i]
@@ -243,7 +249,23 @@ func (o *outbox) putAll(list []entry, limit int) int {
 func (o *outbox) drop(n int) {
 	o.head = (o.head + n) & (len(o.ring) - 1)
 	if o.n -= n; o.n == 0 && len(o.ring) > 64 {
+		o.free()
 		*o = outbox{}
+	}
+}
+
+func ringOf(size int) *[]entry {
+	if r, ok := rings[bits.Len(uint(size))].Get().(*[]entry); ok {
+		return r
+	}
+	r := make([]entry, size)
+	return &r
+}
+
+func (o *outbox) free() {
+	if o.from != nil {
+		clear(o.ring) // let go of the matches
+		rings[bits.Len(uint(len(o.ring)))].Put(o.from)
 	}
 }
 
