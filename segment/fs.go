@@ -31,6 +31,15 @@ type FS interface {
 	Free(dir string) int64
 }
 
+// Evicter is an FS that can let go of what memory holds of a file. It is a
+// hint: the bytes can still be read, from the disk.
+type Evicter interface {
+	Evict(path string)
+}
+
+// Evict implements Evicter.
+func (OS) Evict(path string) { evict(path) }
+
 // FileInfo is one row of a directory.
 type FileInfo struct {
 	Name string

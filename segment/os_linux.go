@@ -31,6 +31,17 @@ func populate(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) }
 // their content stays in the page cache.
 func forget(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
 
+// evict asks the kernel to let go of a file's cached pages. Those that are on
+// stable storage go; others stay.
+func evict(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	_ = f.Close()
+}
+
 func freeSpace(dir string) int64 {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {

@@ -11,4 +11,6 @@ func populate([]byte) {}
 
 func forget([]byte) {}
 
+func evict(string) {}
+
 func freeSpace(string) int64 { return -1 }

@@ -171,6 +171,9 @@ func (s *Segment) Unpin() {
 		t.dropLocked(s)
 		return
 	}
+	// What a reader went through is not resident memory of ours any more; a
+	// page that is read again soon is still in the kernel's.
+	s.m.Forget(0, len(s.data))
 	t.trimLocked()
 }
 
@@ -207,6 +210,31 @@ func (t *Set) dropLocked(s *Segment) {
 			t.leaving -= s.end.Load() + SealLen
 		}
 		_ = t.fs.Remove(s.Path)
+	}
+}
+
+// EvictBefore lets go of what memory holds of the sealed segment before s, if
+// nobody reads it.
+func (t *Set) EvictBefore(s *Segment) {
+	e, ok := t.fs.(Evicter)
+	if !ok {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, x := range t.list {
+		if x != s || i == 0 {
+			continue
+		}
+		old := t.list[i-1]
+		if old.active || old.pins > 0 {
+			return
+		}
+		if old.m != nil {
+			t.dropLocked(old)
+		}
+		e.Evict(old.Path)
+		return
 	}
 }
 

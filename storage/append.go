@@ -28,18 +28,27 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 	if err := l.usableLocked(); err != nil {
 		return 0, 0, err
 	}
+	// What was refused once is refused for the rest of the batch: a message
+	// must not overtake the one before it.
 	var full error
+	var refused *ruleState
 	for i := range msgs {
 		m := &msgs[i]
 		c, rule := l.rules.classify(m.Topic)
 		n := m.bodyLen()
-		if full != nil {
-			m.Err = full // a smaller one behind it must not overtake it
-			continue
+		switch {
+		case full != nil:
+			m.Err = full
+		case rule != nil && rule == refused:
+			m.Err = ErrQuota
+		default:
+			m.Err = l.admitLocked(m, rule, n)
 		}
-		if m.Err = l.admitLocked(m, rule, n); m.Err != nil {
+		if m.Err != nil {
 			if errors.Is(m.Err, ErrFull) {
 				full = m.Err
+			} else if errors.Is(m.Err, ErrQuota) {
+				refused = rule
 			}
 			continue
 		}

@@ -30,7 +30,14 @@ func (l *Log) Checkpoint() error {
 	onlyDirty := !l.gate.failed
 	l.gate.failed = true
 	for _, src := range l.sources.snapshot() {
-		if row, persist := src.Snapshot(onlyDirty); row != nil && persist {
+		row, persist := src.Snapshot(onlyDirty)
+		if row == nil {
+			continue
+		}
+		// A source in the middle of an append does not yet show its effect,
+		// even if it is not one to keep: it is replayed from there.
+		pos = min(pos, row.AsOf)
+		if persist {
 			l.keepDue(row)
 			putSession(b, row)
 		}

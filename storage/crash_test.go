@@ -675,6 +675,8 @@ func (w *world) start() {
 	w.connect("pub", "")
 	w.connect("sub", "gone")
 	w.event("away", func(s *state) { s.subs["m/#"] = 1 }, EventSubscribed("away", []Sub{{Filter: "m/#", QoS: 1}}))
+	w.publish("m/always/once", "carried for ever", Message{Retain: true})
+	w.publish("m/once", "carried for ever", Message{Retain: true})
 }
 
 func TestPowerCutEverywhere(t *testing.T) {
@@ -686,8 +688,8 @@ func TestPowerCutEverywhere(t *testing.T) {
 			w := newWorld(t)
 			w.o.MaxBytes = budget
 			steps := 360
-			if w.every = 2; budget < 1<<40 {
-				w.every, steps = 1, 500
+			if w.every = 3; budget < 1<<40 {
+				w.every, steps = 2, 500
 			}
 			w.start()
 			w.script(steps)

@@ -141,15 +141,15 @@ func (k *keeper) work(l *Log) (room bool) {
 		}
 		// First what publishers may be waiting for.
 		if rolled {
-			room = l.prepareNext()
-		}
-		if !room && len(jobs) > 0 {
-			k.poke(&k.rolled) // what is sealed now may be dropped
+			room = l.prepareNext(len(jobs) == 0)
 		}
 		for i := range jobs {
 			if err := l.sealSegment(&jobs[i]); err != nil {
 				l.fail(err)
 			}
+		}
+		if !room && len(jobs) > 0 {
+			room = l.prepareNext(true) // what is sealed now may be dropped
 		}
 		if len(jobs) > 0 {
 			l.retain()
@@ -164,10 +164,14 @@ func (k *keeper) work(l *Log) (room bool) {
 }
 
 // prepareNext creates the segment that follows the active one, so that going
-// over to it costs the appender nothing. It reports false if there is no room.
-// It runs on the keeper's goroutine alone.
-func (l *Log) prepareNext() bool {
+// over to it costs the appender nothing. It reports false if there is no room;
+// unless that is final, those who wait are not told yet. It runs on the
+// keeper's goroutine alone.
+func (l *Log) prepareNext(final bool) bool {
 	err := l.createNext()
+	if err != nil && !final {
+		return false
+	}
 	l.seq.Lock()
 	defer l.seq.Unlock()
 	l.seq.attempts++
@@ -294,6 +298,10 @@ func (l *Log) sealSegment(j *sealJob) error {
 		return err
 	}
 	l.set.Deactivate(j.seg)
+	// The newest sealed segment stays in memory for those who are a little
+	// behind; older ones are for readers that the disk can serve. Pages that
+	// are free again also make the next segment's cheaper than untouched ones.
+	l.set.EvictBefore(j.seg)
 	if err := l.indexSegment(j.seg, j.topics, &j.tally); err != nil {
 		l.indexTrouble(err)
 	}

@@ -59,7 +59,10 @@ func (r *Reader) Next(pos Pos) (rec Record, next Pos, err error) {
 			if err := r.pin(pos); err != nil {
 				return rec, 0, err
 			}
-			pos = max(pos, r.seg.First())
+			if first := r.seg.First(); first > pos {
+				pos = first // which need not be committed
+				continue
+			}
 		}
 		rec, next, err = r.seg.At(pos, pos < r.l.recoveredEnd)
 		if err == nil || !errors.Is(err, ErrEnd) {

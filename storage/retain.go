@@ -242,7 +242,7 @@ func (l *Log) carryRetained(seg *segment.Segment) error {
 		if _, err := l.appendCarry(&rec); err != nil {
 			return err
 		}
-		l.Advance()
+		l.advanceApart()
 		return nil
 	})
 }

@@ -155,7 +155,13 @@ func (l *Log) SetSink(s Sink) {
 // Advance brings the view up to the committed position, unless another
 // goroutine is doing so. It returns after everything that was committed when
 // it was called has been routed or is being routed.
-func (l *Log) Advance() {
+func (l *Log) Advance() { l.advance(Flusher.Flush) }
+
+// advanceApart is Advance for the keeper: what the subscribers append may have
+// to wait for the keeper, so it does not wait for them.
+func (l *Log) advanceApart() { l.advance(func(f Flusher) { go f.Flush() }) }
+
+func (l *Log) advance(flush func(Flusher)) {
 	v := &l.view
 	for v.behind(l) && v.routing.TryLock() {
 		v.Lock()
@@ -163,7 +169,7 @@ func (l *Log) Advance() {
 		v.Unlock()
 		v.routing.Unlock()
 		if f != nil {
-			f.Flush()
+			flush(f)
 		}
 		if !moved {
 			return // the log was closed
