@@ -182,7 +182,7 @@ func (p *replayer) record(rec *Record) error {
 	row, ok := p.rows[string(id)]
 	if !ok {
 		var err error
-		if row, ok, err = p.l.LoadSession(string(id)); err != nil {
+		if row, _, err = p.l.LoadSession(string(id)); err != nil {
 			return err
 		}
 		p.rows[string(id)] = row // nil if there is none

@@ -210,6 +210,7 @@ func (l *Log) releaseHeld() {
 func (l *Log) forgetSegment(seg *segment.Segment, row *segmentRow) error {
 	b := l.index.NewBatch()
 	b.DeleteSegment(uint64(seg.Base))
+	b.DeleteLosses(uint64(seg.Limit())) // those recorded in it or before it
 	if err := l.apply(b); err != nil {
 		return err
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
 	"cairnmq/mqtt/config"
+	"cairnmq/mqtt/listener"
 	"cairnmq/mqtt/logging"
 	"cairnmq/mqtt/packet"
 	"cairnmq/storage"
@@ -47,7 +47,7 @@ type Broker struct {
 // server is one listener.
 type server struct {
 	config.Server
-	ln net.Listener
+	ln *listener.Listener
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -159,35 +159,17 @@ func (b *Broker) maxPacket(c *conn) int { return c.maxPacket }
 func (b *Broker) listen() error {
 	for _, x := range b.cfg.Servers {
 		x = b.cfg.Effective(x)
-		network := "tcp"
-		if x.Type == config.Unix {
-			network = "unix"
-			removeStaleSocket(x.Listen)
-		}
-		ln, err := net.Listen(network, x.Listen)
+		ln, err := listener.Open(x, listener.Options{Logger: b.logs.For(logging.Listener)})
 		if err != nil {
-			return fmt.Errorf("server %s: %w", x.Name, err)
+			return err
 		}
 		s := &server{Server: x, ln: ln, conns: make(map[*conn]struct{})}
 		b.servers = append(b.servers, s)
 		b.accepting.Add(1)
 		go b.accept(s)
-		b.brokerLog.Info("listening", logging.KeyServer, x.Name, "address", ln.Addr().String())
+		b.brokerLog.Info("listening", logging.KeyServer, x.Name, "type", string(x.Type), "address", ln.Addr().String())
 	}
 	return nil
-}
-
-// removeStaleSocket removes the socket of a broker that was killed: nobody
-// answers on it.
-func removeStaleSocket(path string) {
-	if st, err := os.Stat(path); err != nil || st.Mode()&os.ModeSocket == 0 {
-		return
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return
-	}
-	_ = os.Remove(path)
 }
 
 // accept is a listener's goroutine. It does nothing that can block but
@@ -195,7 +177,7 @@ func removeStaleSocket(path string) {
 func (b *Broker) accept(s *server) {
 	defer b.accepting.Done()
 	for {
-		nc, err := s.ln.Accept()
+		guest, err := s.ln.Accept()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
@@ -208,20 +190,45 @@ func (b *Broker) accept(s *server) {
 			}
 			continue
 		}
-		c := newConn(nc)
+		c := newConn(guest.Socket)
 		c.maxPacket = int(s.MaxPacketSize)
 		if !s.add(c) {
-			_ = nc.Close()
-			b.brokerLog.Warn("connection refused: too many on this server", logging.KeyServer, s.Name, logging.KeyPeer, c.peer)
+			_ = guest.Socket.Close()
+			b.brokerLog.Warn("connection refused: too many on this server", logging.KeyServer, s.Name, logging.KeyPeer, guest.Addr())
 			continue
 		}
 		b.wg.Add(1)
 		go func() {
 			defer b.wg.Done()
 			defer s.drop(c)
-			b.serve(c, s)
+			if b.admit(c, s, guest) {
+				b.serve(c, s)
+			}
 		}()
 	}
+}
+
+// admit does what comes before MQTT on the connection's own goroutine. The time to CONNECT runs from here, over all of
+// it.
+func (b *Broker) admit(c *conn, s *server, guest *listener.Guest) bool {
+	if err := c.setDeadline(guest.Socket.SetDeadline, time.Now().Add(s.ConnectTimeout.Std())); err != nil {
+		_ = guest.Socket.Close()
+		return false
+	}
+	nc, peer, err := guest.Ready()
+	if err != nil {
+		if !closedByPeer(err) {
+			b.clientLog.Info("connection refused", logging.KeyPeer, peer.Addr, logging.KeyServer, s.Name, logging.KeyReason, err.Error())
+		}
+		c.hangUp()
+		return false
+	}
+	c.become(nc, peer)
+	if err := c.setDeadline(nc.SetWriteDeadline, time.Time{}); err != nil {
+		_ = nc.Close()
+		return false
+	}
+	return true
 }
 
 func (s *server) add(c *conn) bool {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"cairnmq/mqtt/listener"
 )
 
 // readBufSize is the size of the shared read buffers. A connection holds one
@@ -19,9 +21,11 @@ var readBufs = sync.Pool{New: func() any { b := make([]byte, readBufSize); retur
 // conn is a network connection with its read buffer. Reading belongs to the
 // goroutine of the connection, writing to the session's flusher.
 type conn struct {
-	nc   net.Conn
+	nc   net.Conn        // the socket, and once it is ready for MQTT what was made of it
 	raw  syscall.RawConn // nil if the transport has no descriptor of its own
 	peer string
+	who  listener.Peer
+	wait []byte // what an empty connection without raw waits with, see readWrapped
 
 	// buf[r:w] are bytes that were read and not yet handled. pooled is the
 	// buffer to give back, nil if buf was made for a large packet.
@@ -52,14 +56,26 @@ type conn struct {
 }
 
 func newConn(nc net.Conn) *conn {
-	c := &conn{nc: nc, peer: nc.RemoteAddr().String()}
+	c := &conn{}
+	c.become(nc, listener.Peer{Addr: nc.RemoteAddr().String()})
+	return c
+}
+
+// become hands over to what a listener made of the socket. Whoever ends the connection meanwhile (leave) ends the one
+// or the other, and both are the same socket.
+func (c *conn) become(nc net.Conn, who listener.Peer) {
+	c.deadlines.Lock()
+	defer c.deadlines.Unlock()
+	if c.who, c.peer = who, who.Addr; nc == c.nc {
+		return
+	}
+	c.nc, c.raw = nc, nil
 	if sc, ok := nc.(syscall.Conn); ok && rawSupported {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw
 			c.readFn, c.writeFn = c.rawRead, c.rawWrite
 		}
 	}
-	return c
 }
 
 // space makes sure that there is room behind w for at least one byte.
@@ -120,14 +136,34 @@ func (c *conn) fill() error {
 
 func (c *conn) read() (int, error) {
 	if c.raw == nil {
-		c.space()
-		return c.nc.Read(c.buf[c.w:])
+		return c.readWrapped()
 	}
 	c.idle()
 	if err := c.raw.Read(c.readFn); err != nil {
 		return 0, err
 	}
 	return c.readN, c.readErr
+}
+
+// waitSize is enough for what most connections get while they are idle.
+const waitSize = 256
+
+// readWrapped reads from a transport that cannot say when bytes are there, such as TLS. To wait, an empty connection
+// takes a few bytes of its own instead of a whole buffer.
+func (c *conn) readWrapped() (int, error) {
+	if c.idle(); c.buf != nil {
+		c.space()
+		return c.nc.Read(c.buf[c.w:])
+	}
+	if c.wait == nil {
+		c.wait = make([]byte, waitSize)
+	}
+	n, err := c.nc.Read(c.wait)
+	if n > 0 {
+		c.space()
+		copy(c.buf[c.w:], c.wait[:n])
+	}
+	return n, err
 }
 
 // tryWrite writes what the socket takes at once. more is what it did not.

@@ -18,6 +18,9 @@ import (
 func (b *Broker) serve(c *conn, server *server) {
 	defer func() { _ = c.nc.Close() }()
 	log := b.clientLog.With(logging.KeyPeer, c.peer, logging.KeyServer, server.Name)
+	if c.who.TLS != "" {
+		log = log.With("tls", c.who.TLS, "identity", c.who.Identity)
+	}
 	p, err := b.awaitConnect(c, server)
 	if err != nil {
 		b.refuse(c, p, err)
@@ -40,10 +43,7 @@ func (b *Broker) serve(c *conn, server *server) {
 // awaitConnect reads the first packet.
 func (b *Broker) awaitConnect(c *conn, server *server) (*packet.Connect, error) {
 	p := &packet.Connect{}
-	if err := c.setDeadline(c.nc.SetReadDeadline, time.Now().Add(server.ConnectTimeout.Std())); err != nil {
-		return p, err
-	}
-	for {
+	for { // admit has set the deadline
 		if c.w > c.r {
 			f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], int(server.MaxPacketSize))
 			if err != nil {

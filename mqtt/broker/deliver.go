@@ -31,7 +31,6 @@ type work struct {
 type delivery struct {
 	entry
 	d   packet.Delivery
-	id  uint16 // of a repetition
 	dup bool
 	// task is the retain task that the message is sent for, if any.
 	task *retainTask

@@ -256,7 +256,7 @@ func TestAWillIsPublishedUnlessTheClientSaysGoodbye(t *testing.T) { // [MQTT-3.1
 		watch.Receive("will", "taken over", 1)
 		c.Disconnect()
 		r.away("a")
-		c = r.connect(v, "a", will("keep alive"), mqtttest.KeepAlive(1))
+		r.connect(v, "a", will("keep alive"), mqtttest.KeepAlive(1))
 		r.clients.get("a").c.lastRead.Store(instant() - int64(time.Minute))
 		r.checkKeepAlives()
 		watch.Receive("will", "keep alive", 1)

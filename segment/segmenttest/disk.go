@@ -399,7 +399,8 @@ func (m *mapping) Flush(from, to int) error {
 //
 //go:norace
 func (f *file) writeBack(from, to int) {
-	dst, src := f.synced[from:to], f.data[from:to] // copy() would tell the detector
+	dst, src := f.synced[from:to], f.data[from:to]
+	//lint:ignore S1001 copy would tell the detector
 	for i := range src {
 		dst[i] = src[i]
 	}
