@@ -145,6 +145,9 @@ func (s *Segment) Forget(keep int) {
 	}
 }
 
+// ForgetRange drops [from, to) from the process's resident set.
+func (s *Segment) ForgetRange(from, to Pos) { s.m.Forget(s.offset(from), s.offset(to)) }
+
 // offset clips a position to the file.
 func (s *Segment) offset(p Pos) int {
 	if p <= s.Base {

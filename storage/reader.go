@@ -12,7 +12,16 @@ import (
 type Reader struct {
 	l   *Log
 	seg *segment.Segment
+	// sealed: what is read may have been to the disk and back, so it is
+	// verified. What this process has appended to the active segment is not.
+	sealed bool
+	// low and high bound what was read under this pin.
+	low, high Pos
 }
+
+// forgetFrom is how much a reader goes through before it takes care that this
+// does not stay in the process's resident set.
+const forgetFrom = 4 << 20
 
 // NewReader returns a reader that holds nothing yet.
 func (l *Log) NewReader() *Reader { return &Reader{l: l} }
@@ -22,10 +31,14 @@ func (r *Reader) Init(l *Log) { r.l = l }
 
 // Release lets go of the mapping. The reader can be used again.
 func (r *Reader) Release() {
-	if r.seg != nil {
-		r.seg.Unpin()
-		r.seg = nil
+	if r.seg == nil {
+		return
 	}
+	if r.high-r.low >= forgetFrom {
+		r.seg.ForgetRange(r.low, r.high)
+	}
+	r.seg.Unpin()
+	r.seg = nil
 }
 
 // Holds reports whether reading pos needs no other segment than the one that
@@ -64,8 +77,12 @@ func (r *Reader) Next(pos Pos) (rec Record, next Pos, err error) {
 				continue
 			}
 		}
-		rec, next, err = r.seg.At(pos, pos < r.l.recoveredEnd)
-		if err == nil || !errors.Is(err, ErrEnd) {
+		rec, next, err = r.seg.At(pos, r.sealed || pos < r.l.recoveredEnd)
+		if err == nil {
+			r.low, r.high = min(r.low, pos), max(r.high, next)
+			return rec, next, nil
+		}
+		if !errors.Is(err, ErrEnd) {
 			return rec, next, err
 		}
 		// Committed lies behind the end of this segment, so there is more.
@@ -83,6 +100,7 @@ func (r *Reader) pin(pos Pos) error {
 		}
 		return err
 	}
-	r.seg = seg
+	r.seg, r.sealed = seg, r.l.set.Sealed(seg)
+	r.low, r.high = seg.Limit(), seg.Base
 	return nil
 }
