@@ -90,6 +90,28 @@ func (r *Reader) Next(pos Pos) (rec Record, next Pos, err error) {
 	}
 }
 
+// ErrLeaves: the record lies in another segment than the one that is pinned.
+var ErrLeaves = errors.New("the next record is in another segment")
+
+// NextHere is Next within the segment that is pinned, so that bytes handed out
+// before stay valid.
+func (r *Reader) NextHere(pos Pos) (rec Record, next Pos, err error) {
+	if !r.Holds(pos) {
+		return rec, 0, ErrLeaves
+	}
+	if pos >= r.l.Committed() {
+		return rec, 0, ErrEnd
+	}
+	rec, next, err = r.seg.At(pos, r.sealed || pos < r.l.recoveredEnd)
+	if errors.Is(err, ErrEnd) {
+		return rec, 0, ErrLeaves
+	}
+	if err == nil {
+		r.low, r.high = min(r.low, pos), max(r.high, next)
+	}
+	return rec, next, err
+}
+
 func (r *Reader) pin(pos Pos) error {
 	r.Release()
 	seg, err := r.l.set.Pin(pos)

@@ -27,7 +27,7 @@ const memoTopics = 4096
 // catchUp reads the log from where the session stands and fills the outbox.
 // When it meets the router it goes back to live, under the view, so without a
 // gap and without a repetition.
-func (s *session) catchUp(*work) (int, error) {
+func (s *session) catchUp(w *work) (int, error) {
 	limit := s.b.log.Routed()
 	if s.readPos >= limit {
 		s.goLive()
@@ -39,6 +39,8 @@ func (s *session) catchUp(*work) (int, error) {
 	var err error
 	if s.narrow() {
 		n, pos, err = s.visit(found[:], limit)
+	} else if s.hasRoom() {
+		return s.scanAndSend(w, limit)
 	} else {
 		n, pos, err = s.scan(found[:], limit)
 	}
@@ -51,6 +53,80 @@ func (s *session) catchUp(*work) (int, error) {
 	s.dirty = true
 	s.out.putAll(found[:n], s.out.len()+n)
 	return n, nil
+}
+
+func (s *session) hasRoom() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.len() == 0 && s.win.Free() > 0
+}
+
+// scanAndSend is scan for a session that can take messages now: what matches
+// goes from the mapping to the write buffer without a stop in the outbox.
+func (s *session) scanAndSend(w *work, limit storage.Pos) (n int, err error) {
+	s.mu.Lock()
+	free := s.win.Free()
+	s.mu.Unlock()
+	now := s.b.now()
+	pos, size := s.readPos, len(w.buf)
+	for range catchUpScan {
+		if n == len(w.list) || pos >= limit || free == 0 || size > writeBufSize {
+			break
+		}
+		rec, next, err := s.nextFor(n, pos)
+		if errors.Is(err, storage.ErrLeaves) {
+			break
+		}
+		var damage *segment.Damage
+		switch {
+		case errors.Is(err, storage.ErrEnd):
+			next = limit
+		case errors.As(err, &damage):
+			s.b.log.ReportDamage(damage)
+			next = damage.To
+		case err != nil:
+			return 0, err
+		case rec.Pos >= limit:
+			next = limit
+		default:
+			if e, ok := s.wants(&rec); ok {
+				x := &w.list[n]
+				*x = delivery{entry: e}
+				msg, _ := storage.DecodeMessage(&rec) // wants has done it
+				s.describe(x, &rec, &msg, now)
+				if x.qos != skip {
+					n++
+					size += x.d.Size(s.version)
+					free -= int(min(x.qos, 1))
+				}
+			}
+		}
+		pos = min(next, limit)
+	}
+	list := w.list[:n]
+	s.mu.Lock()
+	s.readPos = pos
+	s.next = max(s.next, pos)
+	s.numberLocked(list)
+	event, log := s.deliveredLocked(list)
+	s.mu.Unlock()
+	if log {
+		err = s.appendEvent(event)
+		s.endAppend()
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, s.encode(w, list, false)
+}
+
+// nextFor reads the next record. While messages that were found before are
+// waiting to be encoded, it stays in their segment.
+func (s *session) nextFor(found int, pos storage.Pos) (storage.Record, storage.Pos, error) {
+	if found > 0 {
+		return s.reader.NextHere(pos)
+	}
+	return s.reader.Next(pos)
 }
 
 // scan reads records in order from where the session stands.
