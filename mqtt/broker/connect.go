@@ -19,7 +19,10 @@ func (b *Broker) serve(c *conn, server *server) {
 	defer func() { _ = c.nc.Close() }()
 	log := b.clientLog.With(logging.KeyPeer, c.peer, logging.KeyServer, server.Name)
 	if c.who.TLS != "" {
-		log = log.With("tls", c.who.TLS, "identity", c.who.Identity)
+		log = log.With("tls", c.who.TLS)
+	}
+	if c.who.Identity != "" {
+		log = log.With("identity", c.who.Identity)
 	}
 	p, err := b.awaitConnect(c, server)
 	if err != nil {

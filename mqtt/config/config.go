@@ -111,20 +111,77 @@ type Limits struct {
 // ServerType is the transport that a server listens on.
 type ServerType string
 
-// The transports of this version.
+// The transports.
 const (
 	TCP  ServerType = "tcp"
+	TLS  ServerType = "tls"
+	WS   ServerType = "ws"
+	WSS  ServerType = "wss"
 	Unix ServerType = "unix"
 )
 
-// Server is one [servers.NAME] table. Zero in the last three means the value of [limits]; see Config.Effective.
+// Encrypted reports whether TLS is the layer above TCP.
+func (t ServerType) Encrypted() bool { return t == TLS || t == WSS }
+
+// WebSocket reports whether MQTT travels in WebSocket frames.
+func (t ServerType) WebSocket() bool { return t == WS || t == WSS }
+
+// Server is one [servers.NAME] table. Zero in the limits that [limits] has too means the value there; see
+// Config.Effective.
 type Server struct {
-	Name           string
-	Listen         string
-	Type           ServerType
-	MaxConnections int
-	MaxPacketSize  Size
-	ConnectTimeout Duration
+	Name            string
+	Listen          string
+	Type            ServerType
+	MaxConnections  int
+	ConnectionRate  int // per second; 0: no limit
+	ConnectionBurst int // 0: ConnectionRate
+	MaxPacketSize   Size
+	ConnectTimeout  Duration
+	ProxyProtocol   bool
+	TrustedProxies  []string // addresses and networks
+	SocketMode      string   // octal; empty: as the umask leaves it
+	SocketOwner     string   // user, user:group or :group; empty: the process's own
+
+	TLS       ServerTLS
+	WebSocket WebSocket
+}
+
+// ClientAuth says what a TLS server does about certificates of clients.
+type ClientAuth string
+
+// The answers, weakest first. A certificate that is shown must be good with any but the first.
+const (
+	ClientAuthNone    ClientAuth = "none"
+	ClientAuthRequest ClientAuth = "request"
+	ClientAuthRequire ClientAuth = "require"
+)
+
+// Identity says which part of a client's certificate names it.
+type Identity string
+
+// The parts.
+const (
+	IdentityNone     Identity = ""
+	IdentityCN       Identity = "cn"
+	IdentitySANDNS   Identity = "san-dns"
+	IdentitySANEmail Identity = "san-email"
+)
+
+// ServerTLS is a [servers.NAME.tls] table.
+type ServerTLS struct {
+	Cert, Key  string // paths
+	ClientCA   string // path
+	ClientAuth ClientAuth
+	CRL        string // path
+	MinVersion string
+	Identity   Identity
+}
+
+// WebSocket is a [servers.NAME.websocket] table.
+type WebSocket struct {
+	Path           string
+	AllowedOrigins []string
+	Compressed     int // connections with permessage-deflate at one time
 }
 
 // Default returns the configuration of a broker without a file.
@@ -161,7 +218,11 @@ func Default() *Config {
 }
 
 func newServer(name string) Server {
-	return Server{Name: name, Listen: "127.0.0.1:1883", Type: TCP}
+	return Server{
+		Name: name, Listen: "127.0.0.1:1883", Type: TCP,
+		TLS:       ServerTLS{ClientAuth: ClientAuthNone, MinVersion: "1.2"},
+		WebSocket: WebSocket{Path: "/mqtt", Compressed: 16},
+	}
 }
 
 func newRetention() Retention { return Retention{OnFull: DropOldest} }
@@ -170,17 +231,22 @@ func newRetention() Retention { return Retention{OnFull: DropOldest} }
 // The error is Problems when the fault is in what the file or the environment says.
 func Load(path string, env []string) (*Config, error) {
 	if path == "" {
-		return Parse("", nil, env)
+		return parse("", nil, env, (*Config).checkFiles)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err // names the file and what was attempted
 	}
-	return Parse(path, data, env)
+	return parse(path, data, env, (*Config).checkFiles)
 }
 
-// Parse is Load for a file whose bytes are at hand; name stands for the file in messages.
+// Parse is Load for a file whose bytes are at hand; name stands for the file in messages. It does not look at the
+// files that the configuration names, such as certificates.
 func Parse(name string, data []byte, env []string) (*Config, error) {
+	return parse(name, data, env, func(*Config, *report) {})
+}
+
+func parse(name string, data []byte, env []string, checkFiles func(*Config, *report)) (*Config, error) {
 	c := Default()
 	r := newReport(name)
 	root := parseTree(data, r)
@@ -190,6 +256,7 @@ func Parse(name string, data []byte, env []string) (*Config, error) {
 	readEnv(env, c, r)
 	if root != nil { // or else the checks would speak of defaults that the file may well replace
 		c.check(r)
+		checkFiles(c, r)
 	}
 	if err := r.err(); err != nil {
 		return nil, err
@@ -197,7 +264,8 @@ func Parse(name string, data []byte, env []string) (*Config, error) {
 	return c, nil
 }
 
-// Validate checks a configuration that was put together in code. The error is Problems.
+// Validate checks a configuration that was put together in code, but not the files that it names. The error is
+// Problems.
 func (c *Config) Validate() error {
 	r := newReport("")
 	c.check(r)

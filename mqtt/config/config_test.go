@@ -40,8 +40,8 @@ func TestExampleWithItsSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Durability.Rules) != 1 || len(c.Retention) != 1 {
-		t.Errorf("got %+v, %+v", c.Durability.Rules, c.Retention)
+	if len(c.Durability.Rules) != 1 || len(c.Retention) != 1 || len(c.Servers) != 2 {
+		t.Errorf("got %+v, %+v, %+v", c.Durability.Rules, c.Retention, c.Servers)
 	}
 }
 
@@ -52,7 +52,18 @@ func TestTOMLReadsBackTheSame(t *testing.T) {
 	c.Storage.MaxAge = 36 * Duration(time.Hour)
 	c.Durability.Rules = []DurabilityRule{{"a/+/b", ClassAlways}, {"#", ClassOS}}
 	c.Retention = []Retention{{Filter: "x", MaxBytes: 1_500_000_000, MaxAge: 90 * second, OnFull: RejectNew}}
-	c.Servers = []Server{{Name: "lan-1", Listen: "[::1]:1883", Type: TCP, MaxConnections: 7}, {Name: "sock", Listen: "/run/x.sock", Type: Unix}}
+	c.Servers = []Server{
+		server("lan-1", "[::1]:1883", func(s *Server) {
+			s.MaxConnections, s.ConnectionRate, s.ConnectionBurst = 7, 50, 200
+			s.ProxyProtocol, s.TrustedProxies = true, []string{"10.0.0.7", "fd00::/8"}
+		}),
+		server("sock", "/run/x.sock", func(s *Server) { s.Type, s.SocketMode, s.SocketOwner = Unix, "0660", "a:b" }),
+		server("web", ":8084", func(s *Server) {
+			s.Type = WSS
+			s.TLS = ServerTLS{Cert: "c", Key: "k", ClientCA: "ca", ClientAuth: ClientAuthRequest, CRL: "crl", MinVersion: "1.3", Identity: IdentitySANDNS}
+			s.WebSocket = WebSocket{Path: "/", AllowedOrigins: []string{"*.example.com", "https://a.example"}}
+		}),
+	}
 	got, err := Parse("c.toml", c.TOML(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +71,16 @@ func TestTOMLReadsBackTheSame(t *testing.T) {
 	if !reflect.DeepEqual(got, c) {
 		t.Errorf("got  %+v\nwant %+v\n%s", got, c, c.TOML())
 	}
+}
+
+// server is a server as the file would make it.
+func server(name, listen string, edit ...func(*Server)) Server {
+	s := newServer(name)
+	s.Listen = listen
+	for _, f := range edit {
+		f(&s)
+	}
+	return s
 }
 
 // Every field of every struct is a key, and no key is there twice.
@@ -70,9 +91,12 @@ func TestTableCoversTheStructs(t *testing.T) {
 		if s.form != list {
 			element = s.elements(Default())[0]
 		}
-		fields := 0
-		for _, f := range reflect.VisibleFields(reflect.TypeOf(element).Elem()) {
-			inSectionOfItsOwn := f.Type.Kind() == reflect.Slice || f.Type.Kind() == reflect.Struct
+		fields, holder := 0, element
+		if s.form == part {
+			holder = s.fields(element.(*Server))
+		}
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(holder).Elem()) {
+			inSectionOfItsOwn := f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct || f.Type.Kind() == reflect.Struct
 			nameOfServer := s.form == named && f.Name == "Name"
 			if !inSectionOfItsOwn && !nameOfServer {
 				fields++
@@ -160,6 +184,15 @@ listen = ":1883"
 [servers.a]
 type = "unix"
 listen = "/run/a.sock"
+[servers.lb]
+listen = ":8884"
+type = "wss"
+proxy_protocol = true
+trusted_proxies = ["10.0.0.0/8", "::1"]
+websocket.path = "/ws"
+[servers.lb.tls]
+cert = "a.pem"
+key = "a.key"
 `), []string{"PATH=/bin", "CAIRNMQ_CONFIG=c.toml"})
 	if err != nil {
 		t.Fatal(err)
@@ -175,9 +208,13 @@ listen = "/run/a.sock"
 	want.Durability.Rules = []DurabilityRule{{"a", ClassAlways}, {"b/#", ClassOS}}
 	want.Retention = []Retention{{Filter: "#", MaxBytes: 100_000_000, OnFull: RejectNew}}
 	want.Servers = []Server{
-		{Name: "inner", Listen: "localhost:1", Type: TCP},
-		{Name: "zoo", Listen: ":1883", Type: TCP},
-		{Name: "a", Listen: "/run/a.sock", Type: Unix},
+		server("inner", "localhost:1"),
+		server("zoo", ":1883"),
+		server("a", "/run/a.sock", func(s *Server) { s.Type = Unix }),
+		server("lb", ":8884", func(s *Server) {
+			s.Type, s.TLS.Cert, s.TLS.Key, s.WebSocket.Path = WSS, "a.pem", "a.key", "/ws"
+			s.ProxyProtocol, s.TrustedProxies = true, []string{"10.0.0.0/8", "::1"}
+		}),
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -205,7 +242,7 @@ func TestEffective(t *testing.T) {
 	c := Default()
 	got := c.Effective(Server{MaxConnections: 5})
 	want := Server{MaxConnections: 5, MaxPacketSize: 16 * MiB, ConnectTimeout: 10 * second}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -228,6 +265,8 @@ func TestWarnings(t *testing.T) {
 		"WITHOUT AUTHENTICATION": func(c *Config) { c.Servers[0].Listen = "0.0.0.0:1883" },
 		"listens on :1883":       func(c *Config) { c.Servers[0].Listen = ":1883" },
 		"listens on gateway:18":  func(c *Config) { c.Servers[0].Listen = "gateway:1883" },
+		"listens on :8083":       func(c *Config) { c.Servers[0].Listen, c.Servers[0].Type = ":8083", WS },
+		"listens on :8883":       func(c *Config) { c.Servers[0].Listen, c.Servers[0].Type = ":8883", TLS },
 		"default is os":          func(c *Config) { c.Durability.Default = ClassOS },
 		"puts a/# in class os":   func(c *Config) { c.Durability.Rules = []DurabilityRule{{"a/#", ClassOS}} },
 		"weaker than":            func(c *Config) { c.Durability.Sessions = ClassOS },
@@ -240,6 +279,11 @@ func TestWarnings(t *testing.T) {
 		if w := c.warnings(100*GiB, true); len(w) != 1 || !strings.Contains(w[0], want) {
 			t.Errorf("want one warning with %q, got %q", want, w)
 		}
+	}
+	c := Default()
+	c.Servers[0].Listen, c.Servers[0].Type, c.Servers[0].TLS.ClientAuth = ":8883", TLS, ClientAuthRequire
+	if w := c.warnings(0, false); len(w) != 0 {
+		t.Errorf("with certificates of clients: %v", w)
 	}
 	for _, harmless := range []string{"localhost:1883", "[::1]:1883", "127.8.8.8:1883"} {
 		c := Default()

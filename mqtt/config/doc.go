@@ -8,6 +8,8 @@
 //     file that is not TOML at all stops at its first syntax error.
 //   - A Config that Load or Parse returned is complete and consistent: every key has a value within its range,
 //     filters are valid, no two servers share an address, and every packet fits in a segment.
+//   - Load also reads the files that a server needs, such as its certificate (files.go), and complains of them at
+//     the key that names them. Package listener reads them anew with the same code.
 //   - The example file, the reference page docs/configuration.md and the names of the environment variables come
 //     from one table, in keys.go, so they cannot say different things.
 //

@@ -77,12 +77,15 @@ func findTarget(variable string, c *Config) (target, bool) {
 				if envName(s.name, k.name) == variable {
 					return target{section: s, key: k, elementName: s.name}, true
 				}
-			case named:
-				start, end := envName(s.name)+"_", "_"+strings.ToUpper(k.name)
+			case named, part:
+				start, end := envName("servers")+"_", "_"+strings.ToUpper(k.name)
+				if s.form == part {
+					end = "_" + strings.ToUpper(s.partName()) + end
+				}
 				if len(variable) > len(start)+len(end) &&
 					strings.HasPrefix(variable, start) && strings.HasSuffix(variable, end) {
 					server := serverOf(variable[len(start):len(variable)-len(end)], c)
-					return target{section: s, key: k, elementName: s.name + "." + server, server: server}, true
+					return target{section: s, key: k, elementName: s.elementName(0, &Server{Name: server}), server: server}, true
 				}
 			}
 		}
@@ -111,7 +114,7 @@ func (t target) element(c *Config) any {
 			return &c.Servers[i]
 		}
 	}
-	return t.section.add(c, t.server)
+	return sectionNamed("servers").add(c, t.server)
 }
 
 func unknownVariable(variable string, c *Config) string {
@@ -124,9 +127,9 @@ func unknownVariable(variable string, c *Config) string {
 			switch s.form {
 			case table:
 				known = append(known, envName(s.name, k.name))
-			case named:
+			case named, part:
 				for _, server := range c.Servers {
-					known = append(known, envName(s.name, server.Name, k.name))
+					known = append(known, envName(s.elementName(0, &server), k.name))
 				}
 			}
 		}

@@ -16,7 +16,11 @@ const (
 	table form = iota // [name]
 	list              // [[name]], any number of them, without names
 	named             // [name.NAME], any number of them
+	part              // [servers.NAME.part], a part of each server
 )
+
+// anyServer stands for a server's name in the name of a part of it.
+const anyServer = "NAME"
 
 // section is a table of the file. Sections and their keys are the single description of the configuration: the
 // reader, the checks, the example file, the reference page and the names of variables all go by it.
@@ -30,8 +34,10 @@ type section struct {
 	elements func(c *Config) []any
 	// add appends an element with its default values. Nil for a table.
 	add func(c *Config, name string) any
-	// sample is a list element for the example file. Nil for others.
+	// sample is an element for the example file, for a list or a part. Nil for others.
 	sample any
+	// fields is, of a part, the pointer to the struct within the server's. Nil for others.
+	fields func(s *Server) any
 }
 
 // key is one setting.
@@ -49,6 +55,7 @@ type key struct {
 	required  bool
 	isFilter  bool
 	wholeSecs bool
+	valid     func(string) error // judges a string that is not empty, or each string of a list
 }
 
 func (k key) with(change func(k *key)) key {
@@ -88,6 +95,8 @@ func (k key) orEmpty(meaning string) key {
 func (k key) multipleOf(n int64) key { return k.with(func(k *key) { k.multiple = n }) }
 func (k key) wholeSeconds() key      { return k.with(func(k *key) { k.wholeSecs = true }) }
 func (k key) needed() key            { return k.with(func(k *key) { k.required = true }) }
+
+func (k key) must(valid func(string) error) key { return k.with(func(k *key) { k.valid = valid }) }
 
 func (k key) filter() key { return k.with(func(k *key) { k.required, k.isFilter = true, true }) }
 
@@ -295,21 +304,92 @@ var sections = []section{
 				"Host and port, as in \"0.0.0.0:1883\" or \"[::]:1883\"; for type unix, the path of the socket.\n"+
 					"There is no authentication yet: whoever reaches the address may read and write everything.").needed(),
 			oneOf(setting("type", func(s *Server) any { return &s.Type },
-				"The transport."), TCP, Unix),
+				"The transport: plain TCP, TLS, WebSocket, secure WebSocket (wss), or a Unix socket."), TCP, TLS, WS, WSS, Unix),
 			setting("max_connections", func(s *Server) any { return &s.MaxConnections },
 				"Connections at one time on this server, within limits.max_connections.").
 				count(1, maxCount).orZero("limits.max_connections"),
+			setting("connection_rate", func(s *Server) any { return &s.ConnectionRate },
+				"New connections per second. More are closed at once, before TLS or anything else is spent on them.").
+				count(1, maxCount).orZero("no limit"),
+			setting("connection_burst", func(s *Server) any { return &s.ConnectionBurst },
+				"How many may come together after a quiet time, before connection_rate holds.").
+				count(1, maxCount).orZero("connection_rate"),
 			setting("max_packet_size", func(s *Server) any { return &s.MaxPacketSize },
 				"The largest MQTT packet on this server.").
 				size(KiB, maxPacketSize).orZero("limits.max_packet_size"),
 			setting("connect_timeout", func(s *Server) any { return &s.ConnectTimeout },
-				"How long a new connection may take to send its CONNECT.").
+				"How long a new connection may take to send its CONNECT, from when it is accepted: the PROXY header, the TLS\n"+
+					"handshake and the WebSocket request count too.").
 				time(second/10, Duration(10*time.Minute)).orZero("limits.connect_timeout"),
+			setting("proxy_protocol", func(s *Server) any { return &s.ProxyProtocol },
+				"Whether each connection begins with a PROXY header, version 1 or 2, from which the client's address is taken.\n"+
+					"A connection without one is closed."),
+			setting("trusted_proxies", func(s *Server) any { return &s.TrustedProxies },
+				"Addresses and networks that may connect when proxy_protocol is on, as in [\"10.0.0.7\", \"fd00::/8\"]. Others are closed:\n"+
+					"they could claim any address. Not for type unix, where the rights of the socket say who may connect.").
+				must(checkNetwork),
+			setting("socket_mode", func(s *Server) any { return &s.SocketMode },
+				"For type unix: the rights of the socket, as in \"0660\". Whoever may write to it may connect.").
+				must(checkMode).orEmpty("what the umask leaves"),
+			setting("socket_owner", func(s *Server) any { return &s.SocketOwner },
+				"For type unix: the owner of the socket, as in \"user\", \"user:group\" or \":group\". Only root may give one away.").
+				orEmpty("the broker's own"),
 		},
 		elements: func(c *Config) []any { return pointers(c.Servers) },
 		add: func(c *Config, name string) any {
 			return grow(&c.Servers, newServer(name))
 		},
+	},
+	{
+		name: "servers." + anyServer + ".tls",
+		form: part,
+		text: "For types tls and wss. The files are PEM. When one changes it is read anew, for the connections that come then;\n" +
+			"those that are there stay. If it cannot be used, the broker says so and goes on with what it had.",
+		keys: []key{
+			setting("cert", func(s *Server) any { return &s.TLS.Cert },
+				"The file of the server's certificate, followed by those between it and its root. Required for tls and wss."),
+			setting("key", func(s *Server) any { return &s.TLS.Key },
+				"The file of its private key. Required for tls and wss."),
+			oneOf(setting("client_auth", func(s *Server) any { return &s.TLS.ClientAuth },
+				"Whether clients show a certificate: none does not ask for one, request takes one that is good but also none,\n"+
+					"require refuses who has none."), ClientAuthNone, ClientAuthRequest, ClientAuthRequire),
+			setting("client_ca", func(s *Server) any { return &s.TLS.ClientCA },
+				"The file of the authorities that clients' certificates must come from. Required for request and require."),
+			setting("crl", func(s *Server) any { return &s.TLS.CRL },
+				"The file of revocation lists of those authorities, PEM or one in DER. A client whose certificate, or one above\n"+
+					"it, is listed is refused. A list past its date still counts, with a warning.").
+				orEmpty("nothing is revoked"),
+			oneOf(setting("min_version", func(s *Server) any { return &s.TLS.MinVersion },
+				"The oldest version of TLS."), "1.2", "1.3"),
+			oneOf(setting("identity", func(s *Server) any { return &s.TLS.Identity },
+				"The part of a client's certificate that names it: the common name of its subject, or its first DNS name or\n"+
+					"e-mail address. A certificate without that part is refused. It is logged, and kept for authorisation."),
+				IdentityCN, IdentitySANDNS, IdentitySANEmail).orEmpty("none"),
+		},
+		elements: func(c *Config) []any { return pointers(c.Servers) },
+		fields:   func(s *Server) any { return &s.TLS },
+		sample: &Server{Name: "secure", TLS: ServerTLS{
+			Cert: "/etc/cairnmq/server.pem", Key: "/etc/cairnmq/server.key", ClientAuth: ClientAuthNone, MinVersion: "1.2",
+		}},
+	},
+	{
+		name: "servers." + anyServer + ".websocket",
+		form: part,
+		text: "For types ws and wss. Clients ask for the subprotocol mqtt (or mqttv3.1, which old ones use) and send binary frames.",
+		keys: []key{
+			setting("path", func(s *Server) any { return &s.WebSocket.Path },
+				"The path of the URL. Clients that name none, as in ws://host:8083, are let in too.").needed().must(checkPath),
+			setting("allowed_origins", func(s *Server) any { return &s.WebSocket.AllowedOrigins },
+				"Web sites whose pages may connect from a browser: an origin such as \"https://app.example.com\", a host, a pattern\n"+
+					"such as \"*.example.com\", or \"*\" for all. Pages from the broker's own host name, at any port, always may; so may\n"+
+					"programs that are no browsers and name no origin.").must(checkOrigin),
+			setting("compressed", func(s *Server) any { return &s.WebSocket.Compressed },
+				"Connections at one time that get compression (permessage-deflate) if they ask for it; others go without.\n"+
+					"Each can take 1.3 MB of memory while something is sent to it.").count(0, maxCount),
+		},
+		elements: func(c *Config) []any { return pointers(c.Servers) },
+		fields:   func(s *Server) any { return &s.WebSocket },
+		sample:   &Server{Name: "secure", WebSocket: WebSocket{Path: "/mqtt", Compressed: 16}},
 	},
 }
 
@@ -331,14 +411,31 @@ func grow[T any](elements *[]T, more T) any {
 	return &(*elements)[len(*elements)-1]
 }
 
+// sectionNamed looks for a section that is not a part of another.
 func sectionNamed(name string) *section {
 	for i := range sections {
-		if sections[i].name == name {
+		if sections[i].name == name && sections[i].form != part {
 			return &sections[i]
 		}
 	}
 	return nil
 }
+
+// partNamed looks for a part of a server's section; s may be nil, or any other section, which have none.
+func (s *section) partNamed(name string) *section {
+	if s == nil || s.form != named {
+		return nil
+	}
+	for i := range sections {
+		if sections[i].form == part && sections[i].partName() == name {
+			return &sections[i]
+		}
+	}
+	return nil
+}
+
+// partName is the last step of a part's name: "tls".
+func (s *section) partName() string { return s.name[strings.LastIndexByte(s.name, '.')+1:] }
 
 func (s *section) keyNamed(name string) *key {
 	for i := range s.keys {
@@ -356,17 +453,20 @@ func (s *section) elementName(i int, element any) string {
 		return fmt.Sprintf("%s[%d]", s.name, i)
 	case named:
 		return s.name + "." + element.(*Server).Name
+	case part:
+		return "servers." + element.(*Server).Name + "." + s.partName()
 	}
 	return s.name
 }
 
-// title is how the section is written in text for people: "[log]", "[[retention]]", "[servers.NAME]".
+// title is how the section is written in text for people: "[log]", "[[retention]]", "[servers.NAME]",
+// "[servers.NAME.tls]".
 func (s *section) title() string {
 	switch s.form {
 	case list:
 		return "[[" + s.name + "]]"
 	case named:
-		return "[" + s.name + ".NAME]"
+		return "[" + s.name + "." + anyServer + "]"
 	}
 	return "[" + s.name + "]"
 }

@@ -23,8 +23,8 @@ CairnMQ reads one TOML file. Every key has a default, so the file needs only wha
   ` + "`\"64MiB\"`, `\"1.5GB\"`, `4096`" + `.
 - **Durations** have units, ms, s, m, h or d: ` + "`\"200ms\"`, `\"1h30m\"`, `\"7d\"`" + `. Only 0 goes without.
 - **The environment wins over the file.** The variable of a key is below it. For a server, NAME is its name in capitals, with _
-  for -; a server that the file does not have is added. A variable that is empty counts as not set. Lists can be set in the file
-  only. Other variables that start with CAIRNMQ_ are refused, except CAIRNMQ_CONFIG and those that Kubernetes
+  for -; a server that the file does not have is added. A variable that is empty counts as not set. Lists of
+  tables can be set in the file only; the words of other lists are separated by commas. Other variables that start with CAIRNMQ_ are refused, except CAIRNMQ_CONFIG and those that Kubernetes
   makes for a service called cairnmq (CAIRNMQ_PORT..., CAIRNMQ_SERVICE_...).
 
 `)
@@ -47,10 +47,10 @@ CairnMQ reads one TOML file. Every key has a default, so the file needs only wha
 				fmt.Fprintf(&b, "- Values: %s\n", allowed)
 			}
 			switch s.form {
-			case table:
+			case table, part:
 				fmt.Fprintf(&b, "- Variable: `%s`\n", envName(s.name, k.name))
 			case named:
-				fmt.Fprintf(&b, "- Variable: `%s`\n", envName(s.name, "NAME", k.name))
+				fmt.Fprintf(&b, "- Variable: `%s`\n", envName(s.name, anyServer, k.name))
 			}
 			b.WriteByte('\n')
 		}

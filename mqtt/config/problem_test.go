@@ -2,8 +2,11 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -43,7 +46,7 @@ c.toml:13:1: durability.rules[0].filter: "a/#/b" is not a topic filter: # must b
 c.toml:14:1: durability.rules[0].class: unknown value "allways" ("always", "interval", "os"); did you mean always?
 c.toml:15:14: durability.rules[1].filter: is missing
 c.toml:18:1: servers.main.listen: "nowhere" is not host:port; write for example "127.0.0.1:1883"
-c.toml:20:1: servers.other.type: this version does not serve tls yet, only tcp and unix; until then put a proxy that ends tls in front of a server on 127.0.0.1`,
+c.toml:19:10: servers.other.tls.cert: is missing: a server of type tls or wss needs a certificate`,
 
 	"[storge]\ndir = \"x\"\n[Log]\n": "c.toml:1:2: storge: unknown table; did you mean storage?\n" +
 		"c.toml:3:2: Log: unknown table; did you mean log?",
@@ -90,6 +93,31 @@ c.toml:6:1: retention[2].filter: takes the filter itself, without $share and the
 	"[servers.a]\nmax_connections = 20000\n":                                         "c.toml:2:1: servers.a.max_connections: 20000 is more than limits.max_connections, 10000, which holds for all servers together",
 	"[servers.main]\nlisten = \":1\"\n[servers.main]\nlisten = \":2\"\n[log]\nx=1\n": "c.toml:3:10: main: is given twice; the first is on line 1\nc.toml:6:1: log.x: unknown key",
 
+	"[servers.a]\ntyp = \"tcp\"\n[servers.a.tlss]\ncert = \"x\"\n": "c.toml:2:1: servers.a.typ: unknown key; did you mean type?\n" +
+		"c.toml:3:12: servers.a.tlss: unknown table; did you mean tls?",
+	"[servers.a]\ntls = \"x\"\n":                                                `c.toml:2:1: servers.a.tls: is a table: write [servers.a.tls]`,
+	"[servers.NAME.tls]\ncert = \"x\"\n":                                        "c.toml:1:10: servers.NAME: a server's name consists of lower case letters, digits, - and _\nc.toml:2:1: servers.NAME.tls.cert: has no effect on a server of type tcp",
+	"[servers.a]\ntype = \"ws\"\n[servers.a.tls]\ncert = \"x\"\nkeyy = \"y\"\n": "c.toml:4:1: servers.a.tls.cert: has no effect on a server of type ws (line 2)\nc.toml:5:1: servers.a.tls.keyy: unknown key; did you mean key?",
+	"[servers.a]\nwebsocket.path = \"/x\"\nsocket_mode = \"0660\"\n": "c.toml:2:11: servers.a.websocket.path: has no effect on a server of type tcp\n" +
+		"c.toml:3:1: servers.a.socket_mode: has no effect on a server of type tcp",
+	"[servers.a]\ntype = \"tls\"\n[servers.a.tls]\ncert = \"x\"\ncrl = \"y\"\nidentity = \"cn\"\n": "c.toml:3:12: servers.a.tls.key: is missing: the private key of the certificate\n" +
+		"c.toml:5:1: servers.a.tls.crl: has no effect without client_auth\n" +
+		"c.toml:6:1: servers.a.tls.identity: has no effect without client_auth",
+	"[servers.a]\ntype = \"tls\"\ntls = {cert = \"x\", key = \"y\", client_auth = \"require\", min_version = \"1.1\"}\n": "c.toml:3:1: servers.a.tls.client_ca: is missing: client_auth = \"require\" needs the authorities to trust\n" +
+		`c.toml:3:56: servers.a.tls.min_version: unknown value "1.1" ("1.2", "1.3"); did you mean 1.2?`,
+	"[servers.a]\nproxy_protocol = true\n":                                     "c.toml:2:1: servers.a.proxy_protocol: needs trusted_proxies, the addresses of the proxies: anybody else could claim to be anybody",
+	"[servers.a]\ntrusted_proxies = [\"10.0.0.1\"]\n":                          "c.toml:2:1: servers.a.trusted_proxies: has no effect without proxy_protocol",
+	"[servers.a]\nproxy_protocol = true\ntrusted_proxies = [\"10.0.0.1/8\"]\n": `c.toml:3:1: servers.a.trusted_proxies: "10.0.0.1/8" has bits beyond its length; the network is 10.0.0.0/8`,
+	"[servers.a]\nproxy_protocol = true\ntrusted_proxies = [\"lb\"]\n":         `c.toml:3:1: servers.a.trusted_proxies: "lb" is not an address or a network; write for example "10.0.0.7" or "10.0.0.0/8"`,
+	"[servers.a]\ntrusted_proxies = \"10.0.0.1\"\n":                            "c.toml:2:1: servers.a.trusted_proxies: expects a list of strings, not a string",
+	"[servers.a]\ntrusted_proxies = [1]\n":                                     "c.toml:2:1: servers.a.trusted_proxies: expects a list of strings, with a whole number among them",
+	"[servers.a]\nlisten = [\":1\"]\n":                                         "c.toml:2:1: servers.a.listen: expects a string, not a list",
+	"[servers.a]\nconnection_burst = 5\n":                                      "c.toml:2:1: servers.a.connection_burst: has no effect without connection_rate",
+	"[servers.a]\ntype = \"ws\"\nwebsocket = {path = \"mqtt\", allowed_origins = [\"https://a/b\"]}\n": `c.toml:3:14: servers.a.websocket.path: "mqtt" is not the path of a URL; write for example "/mqtt"
+c.toml:3:29: servers.a.websocket.allowed_origins: "https://a/b" is not an origin; write for example "https://app.example.com", without a path`,
+	"[servers.a]\ntype = \"unix\"\nlisten = \"/x\"\nsocket_mode = \"rw\"\n":                `c.toml:4:1: servers.a.socket_mode: "rw" is not a mode; write for example "0660"`,
+	"[servers.a]\ntype = \"ws\"\nlisten = \":1\"\n[servers.b]\nlisten = \"localhost:1\"\n": "c.toml:5:1: servers.b.listen: localhost:1 is taken by servers.a (line 1)",
+
 	// TOML itself.
 	"[log]\nlevel = \"info\"\nlevel = \"warn\"\nformat = 1\n": "c.toml:3:1: level: is given twice; the first is on line 2\n" +
 		"c.toml:4:1: log.format: expects a string, not a whole number",
@@ -115,7 +143,7 @@ func TestServersThatDoNotCollide(t *testing.T) {
 		{"a:1", "b:1"},
 	} {
 		c := Default()
-		c.Servers = []Server{{Name: "a", Listen: pair[0], Type: TCP}, {Name: "b", Listen: pair[1], Type: TCP}}
+		c.Servers = []Server{server("a", pair[0]), server("b", pair[1])}
 		if err := c.Validate(); err != nil {
 			t.Errorf("%q: %v", pair, err)
 		}
@@ -132,6 +160,11 @@ func TestEnvironment(t *testing.T) {
 		"CAIRNMQ_SESSIONS_OUTBOX=100",
 		"CAIRNMQ_SERVERS_LAN_1_MAX_CONNECTIONS=5",
 		"CAIRNMQ_SERVERS_WAN_LISTEN=1.2.3.4:2",
+		"CAIRNMQ_SERVERS_WAN_TYPE=tls",
+		"CAIRNMQ_SERVERS_WAN_TLS_CERT=c",
+		"CAIRNMQ_SERVERS_WAN_TLS_KEY=k",
+		"CAIRNMQ_SERVERS_WAN_PROXY_PROTOCOL=true",
+		"CAIRNMQ_SERVERS_WAN_TRUSTED_PROXIES=10.0.0.1, 10.1.0.0/16",
 		"CAIRNMQ_CONFIG=c.toml",
 		"CAIRNMQ_SERVICE_HOST=10.0.0.1",
 		"CAIRNMQ_PORT_1883_TCP=tcp://10.0.0.1:1883",
@@ -145,10 +178,13 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	want := []Server{
-		{Name: "lan-1", Listen: ":1", Type: TCP, MaxConnections: 5},
-		{Name: "wan", Listen: "1.2.3.4:2", Type: TCP},
+		server("lan-1", ":1", func(s *Server) { s.MaxConnections = 5 }),
+		server("wan", "1.2.3.4:2", func(s *Server) {
+			s.Type, s.TLS.Cert, s.TLS.Key = TLS, "c", "k"
+			s.ProxyProtocol, s.TrustedProxies = true, []string{"10.0.0.1", "10.1.0.0/16"}
+		}),
 	}
-	if len(c.Servers) != 2 || c.Servers[0] != want[0] || c.Servers[1] != want[1] {
+	if !reflect.DeepEqual(c.Servers, want) {
 		t.Errorf("servers: %+v", c.Servers)
 	}
 }
@@ -185,5 +221,29 @@ func TestLoadOfAMissingFile(t *testing.T) {
 	}
 	if _, err := Load("", nil); err != nil {
 		t.Errorf("no file: %v", err)
+	}
+}
+
+// Load looks at the files that the configuration names; Parse does not.
+func TestFilesOfAServer(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "c.toml")
+	text := "[servers.a]\nlisten = \":1\"\ntype = \"tls\"\n[servers.a.tls]\ncert = \"" + dir + "/none.pem\"\nkey = \"" + path + "\"\n" +
+		"[servers.b]\ntype = \"unix\"\nlisten = \"/x\"\nsocket_owner = \":no-such-group\"\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const want = ":5:1: servers.a.tls.cert: stat %s/none.pem: no such file or directory\n%[2]s:10:1: servers.b.socket_owner: "
+	if _, err := Load(path, nil); err == nil || !strings.HasPrefix(err.Error(), path+fmt.Sprintf(want, dir, path)) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "none.pem"), []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path, nil); err == nil || !strings.Contains(err.Error(), "none.pem: no PEM certificate is in the file") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Parse(path, []byte(text), nil); err != nil {
+		t.Error(err)
 	}
 }

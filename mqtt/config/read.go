@@ -34,12 +34,26 @@ func (rd reader) table(n *node, s *section, name string, element any) {
 			rd.section(child, inner)
 			continue
 		}
+		if inner := s.partNamed(child.name); inner != nil {
+			if child.kind != kindTable {
+				rd.r.add(full, "is a table: write [%s]", full)
+				continue
+			}
+			rd.table(child, inner, full, element)
+			continue
+		}
 		var k *key
 		if s != nil {
 			k = s.keyNamed(child.name)
 		}
 		if k == nil {
 			rd.r.add(full, "unknown %s%s", noun(child), suggest(s, child.name))
+			continue
+		}
+		if words, ok := k.field(element).(*[]string); ok && child.kind == kindList {
+			if err := setWords(words, child.children); err != nil {
+				rd.r.add(full, "%v", err)
+			}
 			continue
 		}
 		if child.value == nil {
@@ -68,6 +82,11 @@ func suggest(s *section, last string) string {
 		prefix = s.name + "."
 		for _, k := range s.keys {
 			beside = append(beside, k.name)
+		}
+	}
+	for i := range sections {
+		if sections[i].form == part && s != nil && s.form == named {
+			beside = append(beside, sections[i].partName())
 		}
 	}
 	for _, other := range sections {
@@ -142,6 +161,19 @@ func (r *report) breakAll(s *section, element string) {
 	}
 }
 
+// setWords stores a list of strings.
+func setWords(field *[]string, items []*node) error {
+	*field = nil
+	for _, item := range items {
+		word, ok := item.value.(string)
+		if !ok {
+			return fmt.Errorf("expects %s, with %s among them", expects(field), item.kind)
+		}
+		*field = append(*field, word)
+	}
+	return nil
+}
+
 // set stores a string, an int64 or a bool in a setting. The error does not name the key.
 func set(field, value any) error {
 	wrongType := fmt.Errorf("expects %s, not %s", expects(field), kindOf(value))
@@ -161,6 +193,8 @@ func set(field, value any) error {
 			return wrongType
 		}
 		*field = b
+	case *[]string:
+		return wrongType
 	case *Size:
 		if n, ok := value.(int64); ok {
 			*field = Size(n)
@@ -196,7 +230,7 @@ func setText(field encoding.TextUnmarshaler, value any, wrongType error) error {
 // setFromText is set for a value that came as text, from the environment.
 func setFromText(field any, text string) error {
 	var value any = text
-	switch field.(type) {
+	switch field := field.(type) {
 	case *int:
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
@@ -208,6 +242,12 @@ func setFromText(field any, text string) error {
 			return fmt.Errorf("expects %s, not %q", expects(field), text)
 		}
 		value = text == "true"
+	case *[]string:
+		*field = nil
+		for word := range strings.SplitSeq(text, ",") {
+			*field = append(*field, strings.TrimSpace(word))
+		}
+		return nil
 	}
 	return set(field, value)
 }
@@ -229,6 +269,8 @@ func expects(field any) string {
 		return "a whole number"
 	case *bool:
 		return "true or false"
+	case *[]string:
+		return "a list of strings"
 	case *Size:
 		return `a size such as "64MiB"`
 	case *Duration:
@@ -244,6 +286,12 @@ func get(field any) string {
 		return strconv.Itoa(*field)
 	case *bool:
 		return strconv.FormatBool(*field)
+	case *[]string:
+		words := make([]string, len(*field))
+		for i, word := range *field {
+			words[i] = quote(word)
+		}
+		return "[" + strings.Join(words, ", ") + "]"
 	case fmt.Stringer: // sizes and durations
 		return quote(field.String())
 	}

@@ -11,6 +11,9 @@ func (c *Config) TOML() []byte {
 	var b bytes.Buffer
 	for _, s := range sections {
 		for i, element := range s.elements(c) {
+			if s.form == part && !s.appliesTo(element.(*Server)) {
+				continue
+			}
 			if b.Len() > 0 {
 				b.WriteByte('\n')
 			}
@@ -24,7 +27,8 @@ func (c *Config) TOML() []byte {
 }
 
 // Example returns a file with every key, its default and what it means. Lists, which are empty by default, show one
-// element that is commented out: those lines have no space after the #.
+// element that is commented out, and so do the parts of a server, with one that has them all: those lines have no
+// space after the #.
 func Example() []byte {
 	c := Default()
 	var b bytes.Buffer
@@ -32,12 +36,17 @@ func Example() []byte {
 # Sizes are written as "64MiB", "1.5GB" or a number of bytes, durations as "200ms", "1h30m" or "7d".
 # A variable of the environment wins over the file: CAIRNMQ_STORAGE_DIR is dir in [storage].
 `)
+	firstPart := true
 	for _, s := range sections {
 		b.WriteByte('\n')
+		if s.form == part && firstPart {
+			firstPart = false
+			fmt.Fprintf(&b, "# A server may have parts.\n#[servers.secure]\n#type = %q\n#listen = \"0.0.0.0:8084\"\n\n", WSS)
+		}
 		comment(&b, s.text)
 		off := ""
 		elements := s.elements(c)
-		if s.form == list {
+		if s.form == list || s.form == part {
 			off = "#"
 			elements = []any{s.sample}
 		}

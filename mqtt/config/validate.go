@@ -42,6 +42,8 @@ func (k *key) check(field any) error {
 		return k.checkNumber(int64(*field))
 	case *bool:
 		return nil
+	case *[]string:
+		return k.checkWords(*field)
 	}
 	return k.checkString(reflect.ValueOf(field).Elem().String())
 }
@@ -60,9 +62,6 @@ func (k *key) checkNumber(n int64) error {
 	return nil
 }
 
-// The transports that other brokers have and this version does not: worth a clearer answer than "unknown".
-var laterTransports = []string{"tls", "ws", "wss"}
-
 func (k *key) checkString(s string) error {
 	switch {
 	case s == "" && k.required:
@@ -71,13 +70,29 @@ func (k *key) checkString(s string) error {
 		return errors.New("contains a zero byte")
 	case k.isFilter:
 		return checkFilter(s)
-	case len(k.choices) == 0 || slices.Contains(k.choices, s):
+	case s != "" && k.valid != nil:
+		return k.valid(s)
+	case !k.limited() || slices.Contains(k.choices, s):
 		return nil
-	case k.name == "type" && slices.Contains(laterTransports, s):
-		return fmt.Errorf("this version does not serve %s yet, only tcp and unix; "+
-			"until then put a proxy that ends %[1]s in front of a server on 127.0.0.1", s)
 	}
 	return fmt.Errorf("unknown value %q (%s)%s", s, k.allowed(), didYouMean(s, k.choices))
+}
+
+// limited reports whether only certain words will do. An empty word that has a meaning does not make it so.
+func (k *key) limited() bool {
+	return slices.ContainsFunc(k.choices, func(choice string) bool { return choice != "" })
+}
+
+func (k *key) checkWords(words []string) error {
+	for _, word := range words {
+		if word == "" {
+			return errors.New("an empty string is in the list")
+		}
+		if err := k.checkString(word); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkFilter leaves the rule to package filter, and finds words for what is wrong.
@@ -179,6 +194,7 @@ func (c *Config) checkServers(r *report) {
 				s.MaxConnections, c.Limits.MaxConnections, r.line("limits.max_connections"))
 		}
 		c.checkListen(r, i)
+		s.checkParts(r, name)
 	}
 }
 
@@ -225,11 +241,8 @@ func (s Server) checkAddress() error {
 
 // sameAddress reports whether the kernel would refuse to listen on both, as far as that shows without asking it.
 func (s Server) sameAddress(other Server) bool {
-	if s.Type != other.Type {
-		return false
-	}
-	if s.Type == Unix {
-		return s.Listen == other.Listen
+	if s.Type == Unix || other.Type == Unix {
+		return s.Type == other.Type && s.Listen == other.Listen
 	}
 	host, port, _ := net.SplitHostPort(s.Listen)
 	otherHost, otherPort, err := net.SplitHostPort(other.Listen)

@@ -21,7 +21,8 @@ func (c *Config) warnings(room Size, roomKnown bool) []string {
 	warn := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 
 	for _, s := range c.Servers {
-		if s.Type == TCP && !isLoopback(s.Listen) {
+		guarded := s.Type == Unix || s.Type.Encrypted() && s.TLS.ClientAuth == ClientAuthRequire || isLoopback(s.Listen)
+		if !guarded {
 			warn("servers.%s listens on %s WITHOUT AUTHENTICATION: whoever reaches that address can read, change and "+
 				"stop every message. Let a firewall or a VPN guard it, or listen on 127.0.0.1.", s.Name, s.Listen)
 		}

@@ -36,6 +36,11 @@ func Dial(t testing.TB, addr string, v packet.Version) *Client {
 	if err != nil {
 		t.Fatalf("dial: %v", err)
 	}
+	return Over(t, nc, v)
+}
+
+// Over speaks MQTT over a connection, which is closed at the end of the test.
+func Over(t testing.TB, nc net.Conn, v packet.Version) *Client {
 	t.Cleanup(func() { _ = nc.Close() })
 	return &Client{T: t, Version: v, Conn: nc, r: bufio.NewReader(nc)}
 }
