@@ -64,9 +64,12 @@ func override(c *cli.Context, cfg *config.Config) error {
 			return usageErrorf("--listen needs a configuration with one server, this one has %d", len(cfg.Servers))
 		}
 		server := &cfg.Servers[0]
-		server.Listen, server.Type = c.String("listen"), config.TCP
-		if strings.Contains(server.Listen, "/") {
+		server.Listen = c.String("listen")
+		switch path := strings.Contains(server.Listen, "/"); {
+		case path:
 			server.Type = config.Unix
+		case server.Type == config.Unix:
+			server.Type = config.TCP
 		}
 	}
 	if err := cfg.Validate(); err != nil {
