@@ -393,38 +393,45 @@ func (r *recovery) examine(f segment.FileInfo, base Pos, last bool) error {
 			return nil
 		}
 	}
+	return r.examineOpen(path, &h, data)
+}
+
+// examineOpen finds the end of a segment that has no seal.
+func (r *recovery) examineOpen(path string, h *segment.FileHead, data []byte) error {
 	from := int64(0)
-	if c := Pos(r.meta.Checkpoint); !r.rebuild && c > base && c <= base+Pos(len(data)) {
-		from = int64(c - base)
+	if c := Pos(r.meta.Checkpoint); !r.rebuild && c > h.Base && c <= h.Base+Pos(len(data)) {
+		from = int64(c - h.Base)
 	}
-	var kind Kind
+	var last Kind
+	bootKnown := false
 	visit := func(rec Record) error {
-		kind = rec.Kind
+		last = rec.Kind
 		if rec.Flags&FlagCarried == 0 || rec.Kind != KindMessage { // those have old clocks
-			r.boot = rec.Boot
+			r.boot, bootKnown = rec.Boot, true
 		}
 		return nil
 	}
 	rec, err := segment.Recover(path, data, from, visit)
-	if err == nil && from > 0 && kind == 0 {
-		// Nothing behind the checkpoint, and which boot wrote what is before it?
+	if err == nil && from > 0 && !bootKnown {
+		// Which boot wrote what is before the checkpoint?
 		rec, err = segment.Recover(path, data, 0, visit)
 	}
 	if err != nil {
 		return err
 	}
-	if rec.End == segment.FileHeadLen && len(rec.Damages) == 0 && rec.Torn == 0 && int64(len(data)) == h.Size {
+	whole := int64(len(data)) == h.Size
+	if rec.End == segment.FileHeadLen && len(rec.Damages) == 0 && rec.Torn == 0 && whole {
 		// Prepared and never used, or all of it lost to a power cut: its
 		// positions stay used.
 		r.unused = append(r.unused, path)
 		return nil
 	}
-	r.clean = kind == KindShutdown && !rec.Sealed
+	r.clean = last == KindShutdown && !rec.Sealed
 	r.damages = append(r.damages, rec.Damages...)
-	if end := base + Pos(rec.End); int64(len(data)) < h.Size && !rec.Sealed {
+	if end := h.Base + Pos(rec.End); !whole && !rec.Sealed {
 		// Counted now: replay writes new postings, of what is left.
-		r.losses = append(r.losses, Loss{Cause: CauseDamage, From: end, To: r.limit, Count: l.postingsIn(base, end, r.limit),
-			Detail: fmt.Sprintf("%s: file ends at %d of %d bytes without a seal", f.Name, len(data), h.Size)})
+		r.losses = append(r.losses, Loss{Cause: CauseDamage, From: end, To: r.limit, Count: r.l.postingsIn(h.Base, end, r.limit),
+			Detail: fmt.Sprintf("%s: file ends at %d of %d bytes without a seal", filepath.Base(path), len(data), h.Size)})
 	}
 	r.open = append(r.open, openSegment{path: path, rec: rec})
 	return nil
