@@ -38,9 +38,16 @@ func (b *Broker) serve(c *conn, server *server) {
 		log.Warn("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
 		return
 	}
-	s.log.Info("client connected", "version", s.version.String(), "resumed", s.present, "keepalive", s.keepAlive, "expiry", s.expiry)
+	s.log.Info("client connected", "version", s.version.String(), "resumed", s.present, logging.KeyPacket, "CONNECT", "keepalive", s.keepAlive.String(), "expiry", expiryText(s.expiry))
 	err = s.readLoop()
 	s.finish(err)
+}
+
+func expiryText(seconds uint32) string {
+	if seconds == storage.Never {
+		return "never"
+	}
+	return (time.Duration(seconds) * time.Second).String()
 }
 
 // awaitConnect reads the first packet.
@@ -396,7 +403,7 @@ func (s *session) logEnd(r closeReason) {
 	case r.normal || r.err == nil || closedByPeer(r.err):
 		s.log.Info("client gone", args...)
 	case errors.As(r.err, &e):
-		s.log.Warn("client sent what it must not: closed", append(args, "cite", e.Cite)...)
+		s.log.Warn("client sent what it must not: closed", append(args, logging.KeyPacket, s.at.String(), "cite", e.Cite)...)
 	default:
 		s.log.Info("client gone", append(args, logging.Err(r.err))...)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"cairnmq/mqtt/logging"
 	"cairnmq/mqtt/packet"
 	"cairnmq/storage"
 )
@@ -103,6 +104,7 @@ func (s *session) handleBuffered() error {
 			err = s.handle(f)
 		}
 		if err != nil {
+			s.at = packet.Type(c.buf[c.r] >> 4)
 			// What came before it is still good.
 			return errors.Join(err, s.commit())
 		}
@@ -141,6 +143,9 @@ func (s *session) handle(f packet.Frame) error {
 	case packet.DISCONNECT:
 		return s.handleDisconnect(f)
 	case packet.AUTH:
+		if s.version != packet.V5 {
+			return &packet.Error{Code: packet.MalformedPacket, Reason: "packet type 15 is reserved", Cite: "MQTT311 2.2.1"}
+		}
 		return &packet.Error{Code: packet.ProtocolError, Reason: "AUTH without an authentication method in CONNECT", Cite: "MQTT-4.12.0-7"}
 	case packet.CONNECT:
 		return &packet.Error{Code: packet.ProtocolError, Reason: "second CONNECT", Cite: "MQTT-3.1.0-2"}
@@ -358,7 +363,7 @@ func (s *session) store() error {
 			s.countRefused()
 			return nil
 		case !held:
-			s.log.Warn("no room: publisher held back", "why", s.in.msgs[i].Err)
+			s.log.Warn("no room: publisher held back", logging.KeyPacket, "PUBLISH", "why", s.in.msgs[i].Err)
 		}
 		s.b.log.Advance()
 		if err = s.awaitRoom(s.in.msgs[i].Err); err == nil {

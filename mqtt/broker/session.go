@@ -47,6 +47,7 @@ type session struct {
 	connExpiry uint32        // what CONNECT said
 
 	in      batch        // what the reader is collecting
+	at      packet.Type  // the reader's: of the packet that was wrong
 	refused storage.Loss // messages of this client for which there was no room
 
 	// staged belongs to the view: entries of the batch that is being routed.

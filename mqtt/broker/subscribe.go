@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cairnmq/mqtt/logging"
 	"strings"
 
 	"cairnmq/mqtt/packet"
@@ -25,7 +26,7 @@ func (s *session) handleSubscribe(f packet.Frame) error {
 	for i := range p.Subscriptions {
 		x := &p.Subscriptions[i]
 		if codes[i] = s.checkFilter(x, added); codes[i].IsError() {
-			s.log.Info("subscription refused", "filter", x.Filter, "reason", codes[i].String())
+			s.log.Info("subscription refused", logging.KeyPacket, "SUBSCRIBE", "filter", x.Filter, "reason", codes[i].String())
 			if codes[i] == packet.ProtocolError {
 				return &packet.Error{Code: packet.ProtocolError, Reason: "No Local on a shared subscription", Cite: "MQTT-3.8.3-4"}
 			}
