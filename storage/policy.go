@@ -104,7 +104,7 @@ func (l *Log) LossWindow(c Class) string {
 	case ClassAlways:
 		return "nothing"
 	case ClassInterval:
-		return "at most the last " + l.o.SyncInterval.Round(time.Millisecond).String()
+		return "at most the last " + l.o.SyncInterval.Round(time.Millisecond).String() + " and what came during one sync"
 	}
 	return "what the kernel has not written"
 }
