@@ -72,10 +72,11 @@ func TestEverythingAtOnce(t *testing.T) {
 	if err := l.StoreSession(&SessionRow{ID: "away", Expiry: Never, Next: l.Head(), Subs: []Sub{{Filter: "#", QoS: 1}}}); err != nil {
 		t.Fatal(err)
 	}
-	run := 3 * time.Second
+	target := int64(15_000)
 	if long {
-		run = time.Minute
+		target = 1_000_000
 	}
+	enough := make(chan struct{}) // closed when that many messages are appended
 	var stop atomic.Bool
 	var appended atomic.Int64
 	var writers, others sync.WaitGroup
@@ -108,7 +109,9 @@ func TestEverythingAtOnce(t *testing.T) {
 					l.Advance()
 					for len(msgs) > 0 && msgs[0].Err == nil {
 						msgs = msgs[1:]
-						appended.Add(1)
+						if appended.Add(1) == target {
+							close(enough)
+						}
 					}
 					if len(msgs) > 0 && !errors.Is(msgs[0].Err, ErrFull) {
 						t.Error(msgs[0].Err)
@@ -124,6 +127,8 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 		})
 	}
+	// Paces, so that the loops below do not keep the writers from the locks.
+	often, seldom := time.Tick(time.Millisecond), time.Tick(3*time.Millisecond)
 	loop := func(fn func(i int)) {
 		others.Go(func() {
 			for i := 0; !stop.Load(); i++ {
@@ -168,7 +173,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				t.Errorf("view at %d, committed %d", pos, l.Committed())
 			}
 		})
-		time.Sleep(time.Millisecond)
+		<-often
 	})
 	loop(func(i int) {
 		for _, f := range []string{"#", "os/#", "always/2"} {
@@ -176,7 +181,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		time.Sleep(time.Millisecond)
+		<-often
 	})
 	loop(func(i int) {
 		s := &idle{l: l, id: fmt.Sprintf("s%d", i%7)}
@@ -205,9 +210,13 @@ func TestEverythingAtOnce(t *testing.T) {
 		if _, err := l.Usage(); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(3 * time.Millisecond)
+		<-seldom
 	})
-	time.Sleep(run)
+	select {
+	case <-enough:
+	case <-time.After(5 * time.Minute):
+		panic("deadlock")
+	}
 	stop.Store(true)
 	finished := make(chan struct{})
 	go func() { writers.Wait(); others.Wait(); close(finished) }()
