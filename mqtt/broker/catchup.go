@@ -68,40 +68,25 @@ func (s *session) scanAndSend(w *work, limit storage.Pos) (n int, err error) {
 	free := s.win.Free()
 	s.mu.Unlock()
 	now := s.b.now()
-	pos, size := s.readPos, len(w.buf)
-	for range catchUpScan {
-		if n == len(w.list) || pos >= limit || free == 0 || size > writeBufSize {
-			break
-		}
-		rec, next, err := s.nextFor(n, pos)
-		if errors.Is(err, storage.ErrLeaves) {
-			break
-		}
-		var damage *segment.Damage
-		switch {
-		case errors.Is(err, storage.ErrEnd):
-			next = limit
-		case errors.As(err, &damage):
-			s.b.log.ReportDamage(damage)
-			next = damage.To
-		case err != nil:
+	pos, size, left := s.readPos, len(w.buf), catchUpScan
+	for n < len(w.list) && free > 0 && size <= writeBufSize {
+		// What was found and not yet encoded lies in the pinned segment.
+		rec, e, next, ok, err := s.nextWanted(n > 0, pos, limit, &left)
+		pos = next
+		if err != nil {
 			return 0, err
-		case rec.Pos >= limit:
-			next = limit
-		default:
-			if e, ok := s.wants(&rec); ok {
-				x := &w.list[n]
-				*x = delivery{entry: e}
-				msg, _ := storage.DecodeMessage(&rec) // wants has done it
-				s.describe(x, &rec, &msg, now)
-				if x.qos != skip {
-					n++
-					size += x.d.Size(s.version)
-					free -= int(min(x.qos, 1))
-				}
-			}
 		}
-		pos = min(next, limit)
+		if !ok {
+			break
+		}
+		x := &w.list[n]
+		*x = delivery{entry: e}
+		msg, _ := storage.DecodeMessage(&rec) // wants has done it
+		if s.describe(x, &rec, &msg, now); x.qos != skip {
+			n++
+			size += x.d.Size(s.version)
+			free -= int(min(x.qos, 1))
+		}
 	}
 	list := w.list[:n]
 	s.mu.Lock()
@@ -120,43 +105,54 @@ func (s *session) scanAndSend(w *work, limit storage.Pos) (n int, err error) {
 	return n, s.encode(w, list, false)
 }
 
-// nextFor reads the next record. While messages that were found before are
-// waiting to be encoded, it stays in their segment.
-func (s *session) nextFor(found int, pos storage.Pos) (storage.Record, storage.Pos, error) {
-	if found > 0 {
-		return s.reader.NextHere(pos)
+// scan fills found with what the session wants, in order from where it stands.
+func (s *session) scan(found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
+	pos, left := s.readPos, catchUpScan
+	for n < len(found) {
+		_, e, next, ok, err := s.nextWanted(false, pos, limit, &left)
+		pos = next
+		if err != nil || !ok {
+			return n, pos, err
+		}
+		found[n] = e
+		n++
 	}
-	return s.reader.Next(pos)
+	return n, pos, nil
 }
 
-// scan reads records in order from where the session stands.
-func (s *session) scan(found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
-	pos = s.readPos
-	for range catchUpScan {
-		if n == len(found) || pos >= limit {
-			break
-		}
-		rec, next, err := s.reader.Next(pos)
+// nextWanted reads on from pos, up to limit and at most left records, to the
+// next one that the session wants; ok is false if there is none. next is where
+// to go on in either case. With stay it does not leave the pinned segment, so
+// that bytes handed out before stay valid.
+func (s *session) nextWanted(stay bool, pos, limit storage.Pos, left *int) (rec storage.Record, e entry, next storage.Pos, ok bool, err error) {
+	read := s.reader.Next
+	if stay {
+		read = s.reader.NextHere
+	}
+	for ; pos < limit && *left > 0; *left-- {
+		rec, next, err := read(pos)
 		var damage *segment.Damage
 		switch {
+		case errors.Is(err, storage.ErrLeaves):
+			return rec, e, pos, false, nil
 		case errors.Is(err, storage.ErrEnd):
 			next = limit
 		case errors.As(err, &damage):
 			s.b.log.ReportDamage(damage)
 			next = damage.To
 		case err != nil:
-			return n, pos, err
+			return rec, e, pos, false, err
 		case rec.Pos >= limit:
 			next = limit
 		default:
 			if e, ok := s.wants(&rec); ok {
-				found[n] = e
-				n++
+				*left--
+				return rec, e, min(next, limit), true, nil
 			}
 		}
 		pos = min(next, limit)
 	}
-	return n, pos, nil
+	return rec, e, pos, false, nil
 }
 
 // selection is the flusher's list of positions to visit.

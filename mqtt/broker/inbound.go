@@ -509,10 +509,9 @@ func (s *session) acknowledged() error {
 		}
 	}
 	mustLog := false
-	for i, id := range in.pubrec {
+	for _, id := range in.pubrec {
 		first, ok := s.win.Received(id)
 		if !ok {
-			in.pubrec[i] = 0
 			in.acks = append(in.acks, pubAck{typ: packet.PUBREL, id: id, msg: -1, code: packet.PacketIdentifierNotFound})
 			continue
 		}
