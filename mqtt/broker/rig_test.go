@@ -1,12 +1,10 @@
 package broker
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,7 +25,7 @@ type rig struct {
 	*Broker
 	t    testing.TB
 	cfg  *config.Config
-	log  *logLines
+	log  *mqtttest.Lines
 	skew atomic.Int64 // how far the test has moved the clock
 }
 
@@ -43,7 +41,7 @@ func start(t testing.TB, edit ...func(*config.Config)) *rig {
 	for _, f := range edit {
 		f(cfg)
 	}
-	r := &rig{t: t, cfg: cfg, log: &logLines{}}
+	r := &rig{t: t, cfg: cfg, log: &mqtttest.Lines{}}
 	r.open()
 	t.Cleanup(func() { r.close() })
 	return r
@@ -69,7 +67,7 @@ func (r *rig) close() {
 	}
 	r.Broker = nil
 	if r.t.Failed() {
-		r.t.Logf("log of the broker:\n%s", r.log)
+		r.t.Logf("log of the broker:\n%s", r.log.Tail(16<<10))
 	}
 }
 
@@ -199,26 +197,6 @@ func has(list []string, want string) bool {
 		}
 	}
 	return false
-}
-
-// logLines keeps what the broker logs.
-type logLines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	const most = 16 << 10
-	b := l.b.Bytes()
-	return string(b[max(0, len(b)-most):])
 }
 
 // A directory belongs to one broker.

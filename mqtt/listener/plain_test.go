@@ -52,7 +52,7 @@ func TestUnixSocket(t *testing.T) {
 		exchange(c, "c")
 		c.Disconnect()
 	}
-	if r.log.count(`"peer":"unix:`+path) == 0 {
+	if r.log.Count(`"peer":"unix:`+path) == 0 {
 		t.Error("the log does not say where the client came from")
 	}
 	if err := r.close(); err != nil {
@@ -136,7 +136,7 @@ func TestConnectionRate(t *testing.T) {
 	if o := <-ready; o.err != nil {
 		t.Fatal(o.err)
 	}
-	if n := b.log.count("connection_rate"); n != 1 {
+	if n := b.log.Count("connection_rate"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, b.log)
 	}
 }

@@ -123,8 +123,8 @@ func TestProxyHeaderFromElsewhere(t *testing.T) {
 	if answer, _ := io.ReadAll(nc); len(answer) > 0 {
 		t.Errorf("the answer is % x", answer)
 	}
-	eventually(t, "the reason is logged", func() bool { return r.log.count("not from an address of trusted_proxies") == 1 })
-	if r.log.count("192.0.2.9") > 0 {
+	eventually(t, "the reason is logged", func() bool { return r.log.Count("not from an address of trusted_proxies") == 1 })
+	if r.log.Count("192.0.2.9") > 0 {
 		t.Errorf("the claimed address is believed:\n%s", r.log)
 	}
 }
@@ -140,7 +140,7 @@ func TestProxyHeaderBeforeTLS(t *testing.T) {
 	}
 	c := mqtttest.Over(t, tls.Client(nc, &tls.Config{RootCAs: ca.pool, ServerName: "localhost"}), packet.V5)
 	exchange(c, "c")
-	if r.log.count(`"peer":"192.0.2.9:50001"`) == 0 {
+	if r.log.Count(`"peer":"192.0.2.9:50001"`) == 0 {
 		t.Error("the client's address is not logged")
 	}
 }

@@ -1,7 +1,6 @@
 package listener_test
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,7 +12,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,7 +31,7 @@ var versions = []packet.Version{packet.V31, packet.V311, packet.V5}
 type rig struct {
 	*broker.Broker
 	t     testing.TB
-	log   *lines
+	log   *mqtttest.Lines
 	close func() error // once
 }
 
@@ -51,7 +49,7 @@ func start(t testing.TB, edit ...func(*config.Server)) *rig {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, log: &lines{}}
+	r := &rig{t: t, log: &mqtttest.Lines{}}
 	b, err := broker.Open(cfg, logging.New(r.log, logging.Options{PerSecond: -1}))
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +107,7 @@ func exchange(c *mqtttest.Client, id string) {
 type bare struct {
 	*listener.Listener
 	t    testing.TB
-	log  *lines
+	log  *mqtttest.Lines
 	skew atomic.Int64
 }
 
@@ -118,7 +116,7 @@ func open(t testing.TB, edit func(*config.Server)) *bare {
 	cfg := config.Default().Servers[0]
 	cfg.Listen = "127.0.0.1:0"
 	edit(&cfg)
-	b := &bare{t: t, log: &lines{}}
+	b := &bare{t: t, log: &mqtttest.Lines{}}
 	l, err := listener.Open(cfg, listener.Options{
 		Logger: logging.New(b.log, logging.Options{PerSecond: -1}).For(logging.Listener),
 		Now:    func() time.Time { return time.Now().Add(time.Duration(b.skew.Load())) },
@@ -168,26 +166,6 @@ func (b *bare) dial() net.Conn {
 	_ = nc.SetDeadline(time.Now().Add(mqtttest.Patience))
 	return nc
 }
-
-// lines keeps what is logged.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lines) count(what string) int { return strings.Count(l.String(), what) }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()

@@ -143,7 +143,7 @@ func TestBrokenFilesKeepTheOldCertificate(t *testing.T) {
 		}
 	}
 	const complaint = "cannot be used"
-	if n := b.log.count(complaint); n != 1 {
+	if n := b.log.Count(complaint); n != 1 {
 		t.Errorf("%d complaints, want 1:\n%s", n, b.log)
 	}
 	replace(t, newKey, key)
@@ -158,7 +158,7 @@ func TestBrokenFilesKeepTheOldCertificate(t *testing.T) {
 	if got, want := b.serial(client), newPair.Leaf.SerialNumber.String(); got != want {
 		t.Errorf("without the file of the key the certificate is number %s, want %s", got, want)
 	}
-	if n := b.log.count(complaint); n != 2 {
+	if n := b.log.Count(complaint); n != 2 {
 		t.Errorf("%d complaints, want 2:\n%s", n, b.log)
 	}
 }
@@ -181,11 +181,11 @@ func TestEndOfTheCertificateIsLogged(t *testing.T) {
 		cert, key, _ := ca.issue(name, until(test.left))
 		b := open(t, withTLS(cert, key))
 		for _, want := range test.want {
-			if b.log.count(want) == 0 {
+			if b.log.Count(want) == 0 {
 				t.Errorf("%s: no %q in\n%s", name, want, b.log)
 			}
 		}
-		if name == "long" && b.log.count("WARN") > 0 {
+		if name == "long" && b.log.Count("WARN") > 0 {
 			t.Errorf("a warning:\n%s", b.log)
 		}
 	}
@@ -202,7 +202,7 @@ func TestEndOfTheCertificateIsLoggedWhenItComesNear(t *testing.T) {
 		b.skew.Store(int64(15 * 24 * time.Hour))
 		b.serial(&tls.Config{RootCAs: ca.pool})
 	}
-	if n := b.log.count("expires soon"); n != 1 {
+	if n := b.log.Count("expires soon"); n != 1 {
 		t.Errorf("%d warnings, want 1:\n%s", n, b.log)
 	}
 }
@@ -273,7 +273,7 @@ func TestClientCertificates(t *testing.T) {
 				}
 			}
 		}
-		if r.log.count(`"identity":"good"`) == 0 {
+		if r.log.Count(`"identity":"good"`) == 0 {
 			t.Errorf("the identity is not logged")
 		}
 	}
@@ -376,7 +376,7 @@ func TestPlainMQTTOnATLSServer(t *testing.T) {
 	if _, err := io.ReadAll(nc); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatal("the connection stays")
 	}
-	eventually(t, "the reason is logged", func() bool { return r.log.count("does not look like a TLS handshake") == 1 })
+	eventually(t, "the reason is logged", func() bool { return r.log.Count("does not look like a TLS handshake") == 1 })
 }
 
 // A broker that is closed does not wait for handshakes.
@@ -450,7 +450,7 @@ func TestMosquittoOverTLS(t *testing.T) {
 		}
 		c.Receive("m/"+v, "hi", 1)
 	}
-	if r.log.count(`"identity":"mosquitto"`) == 0 {
+	if r.log.Count(`"identity":"mosquitto"`) == 0 {
 		t.Error("the identity is not logged")
 	}
 }

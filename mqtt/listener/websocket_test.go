@@ -86,7 +86,7 @@ func TestAllVersionsOverSecureWebSocket(t *testing.T) {
 		exchange(c, "c")
 		c.Disconnect()
 	}
-	if r.log.count(`"identity":"browser"`) == 0 {
+	if r.log.Count(`"identity":"browser"`) == 0 {
 		t.Error("the identity is not logged")
 	}
 }
