@@ -216,26 +216,29 @@ func (t *Set) dropLocked(s *Segment) {
 // EvictBefore lets go of what memory holds of the sealed segment before s, if
 // nobody reads it.
 func (t *Set) EvictBefore(s *Segment) {
-	e, ok := t.fs.(Evicter)
-	if !ok {
-		return
+	if e, ok := t.fs.(Evicter); ok {
+		if path := t.unmapBefore(s); path != "" {
+			// Without the lock: it takes milliseconds. Whoever pins the
+			// segment meanwhile reads from the disk what is gone by then.
+			e.Evict(path)
+		}
 	}
+}
+
+// unmapBefore unmaps the sealed segment before s and returns its file, or ""
+// if there is none or it is being read.
+func (t *Set) unmapBefore(s *Segment) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i, x := range t.list {
-		if x != s || i == 0 {
-			continue
-		}
-		old := t.list[i-1]
-		if old.active || old.pins > 0 {
-			return
-		}
-		if old.m != nil {
-			t.dropLocked(old)
-		}
-		e.Evict(old.Path)
-		return
+	i := slices.Index(t.list, s)
+	if i < 1 || t.list[i-1].active || t.list[i-1].pins > 0 {
+		return ""
 	}
+	old := t.list[i-1]
+	if old.m != nil {
+		t.dropLocked(old)
+	}
+	return old.Path
 }
 
 // Deactivate says that s is sealed: from now on it may be unmapped.
