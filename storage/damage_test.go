@@ -55,7 +55,7 @@ func newSpecimen(t *testing.T) *specimen {
 		m := Message{Publisher: "p", Topic: []byte("t/0"), Payload: []byte(text)}
 		s.msgs = append(s.msgs, written{text, end - Pos(segment.PaddedLen(m.bodyLen())), end})
 	}
-	l.keeper.wait()
+	l.settle()
 	must(l.Checkpoint())
 	must(os.CopyFS(filepath.Join(s.index, indexSub), os.DirFS(l.indexDir())))
 	next := l.seq.next
@@ -160,7 +160,7 @@ func (s *specimen) hurt(t *testing.T, what string, withIndex bool, change func(*
 	if pos := publishAt(t, l, "new", "x"); pos < s.msgs[len(s.msgs)-1].end {
 		t.Errorf("%s: position %d given again", what, pos)
 	}
-	l.keeper.wait()
+	l.settle()
 	if err := l.Close(); err != nil {
 		t.Errorf("%s: close: %v", what, err)
 	}

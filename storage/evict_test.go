@@ -35,7 +35,7 @@ func TestSealedSegmentsLeaveMemoryButForTheNewestAndThoseBeingRead(t *testing.T)
 	for i := range 3000 {
 		payload := fmt.Sprintf("%0100d", i)
 		publish(t, l, "a", payload, false)
-		l.keeper.wait()
+		l.settle()
 		want = append(want, "a="+payload)
 		if i == 0 {
 			if _, _, err := r.Next(0); err != nil { // pins the first segment

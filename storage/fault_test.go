@@ -122,7 +122,7 @@ func TestCloseWhenFull(t *testing.T) {
 
 func TestFailedCreationIsTriedAgain(t *testing.T) {
 	l, d := openDisk(t, nil)
-	l.keeper.wait()
+	l.settle()
 	for i := 1; i <= 3; i++ {
 		d.Fail(segmenttest.Create, i, syscall.ENOSPC)
 	}
@@ -155,7 +155,7 @@ func TestFailedCreationIsTriedAgain(t *testing.T) {
 func TestFailedSyncIsFinal(t *testing.T) {
 	for _, at := range []int{1, 2, 5} {
 		l, d := openDisk(t, nil)
-		l.keeper.wait()
+		l.settle()
 		d.Fail(segmenttest.Flush, at, syscall.EIO)
 		var err error
 		for i := 0; i < 100 && err == nil; i++ {
@@ -264,7 +264,7 @@ func TestSlowReaderDoesNotMakeRetentionDropEverything(t *testing.T) {
 			t.Fatalf("message %d: %v", i, err)
 		}
 	}
-	l.keeper.wait()
+	l.settle()
 	if n := len(l.set.Snapshot()); n < 6 {
 		t.Fatalf("only %d segments were left", n)
 	}
@@ -321,7 +321,7 @@ func TestOversizedRecords(t *testing.T) {
 // A record that does not fit must not stand in the way of those that do.
 func TestOversizedRecordThatDoesNotFitNow(t *testing.T) {
 	l, d := openDisk(t, nil)
-	l.keeper.wait()
+	l.settle()
 	d.SetRoom(d.Used() + 200<<10)
 	if err := try(l, "a", 1<<20); !errors.Is(err, ErrFull) {
 		t.Fatal(err)
@@ -354,7 +354,7 @@ func TestRecordsThatFillASegmentExactly(t *testing.T) {
 		if body < 0 {
 			t.Fatal("no room")
 		}
-		l.keeper.wait()
+		l.settle()
 		if err := try(l, "a", body); err != nil {
 			t.Fatal(err)
 		}
@@ -387,7 +387,7 @@ func TestRuleFloorsSurviveARestart(t *testing.T) {
 	for range 300 {
 		publish(t, l, "v/a", strings.Repeat("x", 500), false)
 	}
-	l.keeper.wait()
+	l.settle()
 	rule := l.rules.retention[0]
 	floor, used, lost := rule.floor.Load(), rule.bytes.Load(), l.stats.Losses.Load()
 	if floor == 0 || used > 96<<10 || lost == 0 {
@@ -397,7 +397,7 @@ func TestRuleFloorsSurviveARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = openTest(t, dir, o)
-	l.keeper.wait()
+	l.settle()
 	rule = l.rules.retention[0]
 	if rule.floor.Load() != floor || rule.bytes.Load() != used || l.stats.Losses.Load() != 0 {
 		t.Fatalf("floor %d, %d bytes, %d lost; before: %d, %d", rule.floor.Load(), rule.bytes.Load(), l.stats.Losses.Load(), floor, used)
@@ -408,7 +408,7 @@ func TestRuleFloorsSurviveARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = openTest(t, dir, o)
-	l.keeper.wait()
+	l.settle()
 	rule = l.rules.retention[0]
 	if rule.floor.Load() < floor || rule.bytes.Load() > used || l.stats.Losses.Load() > lost/2 {
 		t.Fatalf("floor %d, %d bytes, %d lost; before: %d, %d", rule.floor.Load(), rule.bytes.Load(), l.stats.Losses.Load(), floor, used)

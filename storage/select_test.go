@@ -16,7 +16,7 @@ func TestSelectFindsExactlyWhatAScanFinds(t *testing.T) {
 	for i := range 5000 {
 		publish(t, l, fmt.Sprintf("site/%d/sensor/%d", i%20, i%37), fmt.Sprintf("%050d", i), false)
 	}
-	l.keeper.wait()
+	l.settle()
 	for _, filters := range [][]string{
 		{"site/3/sensor/3"}, {"site/3/#"}, {"+/+/sensor/7"}, {"site/3/#", "site/+/sensor/3"}, {"nothing/#"},
 	} {
