@@ -33,7 +33,6 @@ type Broker struct {
 
 	maxExpiry      uint32 // seconds; 0: none
 	outboxLimit    int
-	writeTimeout   time.Duration
 	syncedSessions bool // session events wait for a sync
 	clock          func() time.Time
 
@@ -86,7 +85,7 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 	b := &Broker{
 		cfg: cfg, log: l, router: newRouter(l), clients: newClients(), logs: logs,
 		brokerLog: logs.For("broker"), clientLog: logs.For("client"),
-		outboxLimit: cfg.Sessions.Outbox, writeTimeout: cfg.Limits.WriteTimeout.Std(),
+		outboxLimit:    cfg.Sessions.Outbox,
 		maxExpiry:      uint32(min(cfg.Sessions.MaxExpiry.Std()/time.Second, 1<<32-2)),
 		syncedSessions: l.SessionClass() == storage.ClassAlways,
 		clock:          clock,

@@ -381,7 +381,7 @@ func (s *session) takeRetained(w *work) (int, error) {
 			err = s.encode(w, w.list[done:done+used], false)
 		}
 		if err == nil && len(w.buf) >= writeBufSize {
-			err = s.c.write(w.buf, s.b.writeTimeout)
+			err = s.c.write(w.buf, s.limits.WriteTimeout.Std())
 			w.buf = w.buf[:0]
 		}
 		if err != nil {

@@ -32,7 +32,7 @@ func (b *Broker) serve(c *conn, server *server) {
 		}
 		return
 	}
-	s, err := b.openSession(c, p, log)
+	s, err := b.openSession(c, p, server, log)
 	if err != nil {
 		b.refuse(c, p, asRefusal(err))
 		log.Warn("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
@@ -156,12 +156,12 @@ func newClientID() string {
 // openSession makes the session of an accepted CONNECT: whoever has the
 // client id now is put out first, then the stored state is taken up or thrown
 // away, the log is told, and the client gets its CONNACK.
-func (b *Broker) openSession(c *conn, p *packet.Connect, log logger) (*session, error) {
+func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, log logger) (*session, error) {
 	assigned := p.ClientID == ""
 	if assigned {
 		p.ClientID = newClientID() // [MQTT-3.1.3-6], [MQTT-3.2.2-16]
 	}
-	s := b.newSession(c, p, log)
+	s := b.newSession(c, p, server, log)
 	unlock := b.clients.claim(p.ClientID)
 	defer unlock()
 	if old := b.clients.get(p.ClientID); old != nil { // [MQTT-3.1.4-3]
@@ -196,9 +196,9 @@ func (b *Broker) openSession(c *conn, p *packet.Connect, log logger) (*session, 
 	return s, nil
 }
 
-func (b *Broker) newSession(c *conn, p *packet.Connect, log logger) *session {
+func (b *Broker) newSession(c *conn, p *packet.Connect, server *server, log logger) *session {
 	s := &session{
-		b: b, id: p.ClientID, version: p.Version, c: c,
+		b: b, id: p.ClientID, version: p.Version, c: c, limits: &server.Server,
 		log:     log.With(logging.KeyClient, p.ClientID),
 		subs:    make(map[string]*subscription),
 		problem: wantsProblem(p),
@@ -226,7 +226,7 @@ func (b *Broker) newSession(c *conn, p *packet.Connect, log logger) *session {
 	}
 	s.win.SetLimit(limit)
 	keep := time.Duration(p.KeepAlive) * time.Second
-	if lim := b.cfg.Limits.MaxKeepAlive.Std(); lim > 0 && p.Version == packet.V5 && (keep == 0 || keep > lim) {
+	if lim := s.limits.MaxKeepAlive.Std(); lim > 0 && p.Version == packet.V5 && (keep == 0 || keep > lim) {
 		keep = lim
 	}
 	s.keepAlive = keep
@@ -327,7 +327,7 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 		if s.expiry != s.connExpiry {
 			x.SessionExpiry = &s.expiry
 		}
-		if n := uint16(cfg.Sessions.ReceiveMaximum); n != 65535 {
+		if n := uint16(s.limits.ReceiveMaximum); n != 65535 {
 			x.ReceiveMaximum = &n
 		}
 		if n := uint16(cfg.Limits.MaxTopicAlias); n > 0 {

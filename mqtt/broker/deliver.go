@@ -117,7 +117,7 @@ func (s *session) flush(inline bool) {
 				go s.flushAfter(rest)
 				return
 			}
-		} else if err := s.c.write(w.buf, s.b.writeTimeout); err != nil {
+		} else if err := s.c.write(w.buf, s.limits.WriteTimeout.Std()); err != nil {
 			s.flushFailed(err)
 			return
 		}
@@ -127,7 +127,7 @@ func (s *session) flush(inline bool) {
 
 // flushAfter goes on with a write that the socket did not take whole.
 func (s *session) flushAfter(rest []byte) {
-	if err := s.c.write(rest, s.b.writeTimeout); err != nil {
+	if err := s.c.write(rest, s.limits.WriteTimeout.Std()); err != nil {
 		s.flushFailed(err)
 		return
 	}
@@ -420,11 +420,11 @@ func (s *session) encode(w *work, list []delivery, inline bool) error {
 			w.buf = append(w.buf, x.d.Payload...)
 			continue
 		}
-		if err := s.c.write(w.buf, s.b.writeTimeout); err != nil {
+		if err := s.c.write(w.buf, s.limits.WriteTimeout.Std()); err != nil {
 			return err
 		}
 		w.buf = w.buf[:0]
-		if err := s.c.write(x.d.Payload, s.b.writeTimeout); err != nil {
+		if err := s.c.write(x.d.Payload, s.limits.WriteTimeout.Std()); err != nil {
 			return err
 		}
 	}

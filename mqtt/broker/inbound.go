@@ -243,7 +243,7 @@ func (b *batch) findQoS2(id uint16) int {
 // we would take can only come from a client that does not count
 // [MQTT-3.3.4-7].
 func (s *session) checkReceiveMaximum() error {
-	if s.version != packet.V5 || s.in.unacked+len(s.in.qos2)+s.inbound.Len() < s.b.cfg.Sessions.ReceiveMaximum {
+	if s.version != packet.V5 || s.in.unacked+len(s.in.qos2)+s.inbound.Len() < s.limits.ReceiveMaximum {
 		return nil
 	}
 	return &packet.Error{Code: packet.ReceiveMaximumExceeded, Reason: "more messages in flight than Receive Maximum", Cite: "MQTT-3.3.4-7"}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"cairnmq/mqtt/config"
 	"cairnmq/mqtt/packet"
 	proto "cairnmq/mqtt/session"
 	"cairnmq/storage"
@@ -36,6 +37,7 @@ type session struct {
 	id      string
 	version packet.Version
 	c       *conn
+	limits  *config.Server // of the server that it came to
 	log     *slog.Logger
 
 	keepAlive  time.Duration // 0: none

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
 	"os"
 	"slices"
@@ -126,8 +127,8 @@ func (t ServerType) Encrypted() bool { return t == TLS || t == WSS }
 // WebSocket reports whether MQTT travels in WebSocket frames.
 func (t ServerType) WebSocket() bool { return t == WS || t == WSS }
 
-// Server is one [servers.NAME] table. Zero in the limits that [limits] has too means the value there; see
-// Config.Effective.
+// Server is one [servers.NAME] table. Zero in the limits that [limits] and [sessions] have too means the value there;
+// see Config.Effective.
 type Server struct {
 	Name            string
 	Listen          string
@@ -137,6 +138,9 @@ type Server struct {
 	ConnectionBurst int // 0: ConnectionRate
 	MaxPacketSize   Size
 	ConnectTimeout  Duration
+	ReceiveMaximum  int
+	MaxKeepAlive    Duration
+	WriteTimeout    Duration
 	ProxyProtocol   bool
 	TrustedProxies  []string // addresses and networks
 	SocketMode      string   // octal; empty: as the umask leaves it
@@ -272,17 +276,14 @@ func (c *Config) Validate() error {
 	return r.err()
 }
 
-// Effective returns s with its zero values replaced by those of [limits].
+// Effective returns s with its zero values replaced by those of [limits] and [sessions].
 func (c *Config) Effective(s Server) Server {
-	if s.MaxConnections == 0 {
-		s.MaxConnections = c.Limits.MaxConnections
-	}
-	if s.MaxPacketSize == 0 {
-		s.MaxPacketSize = c.Limits.MaxPacketSize
-	}
-	if s.ConnectTimeout == 0 {
-		s.ConnectTimeout = c.Limits.ConnectTimeout
-	}
+	s.MaxConnections = cmp.Or(s.MaxConnections, c.Limits.MaxConnections)
+	s.MaxPacketSize = cmp.Or(s.MaxPacketSize, c.Limits.MaxPacketSize)
+	s.ConnectTimeout = cmp.Or(s.ConnectTimeout, c.Limits.ConnectTimeout)
+	s.ReceiveMaximum = cmp.Or(s.ReceiveMaximum, c.Sessions.ReceiveMaximum)
+	s.MaxKeepAlive = cmp.Or(s.MaxKeepAlive, c.Limits.MaxKeepAlive)
+	s.WriteTimeout = cmp.Or(s.WriteTimeout, c.Limits.WriteTimeout)
 	return s
 }
 

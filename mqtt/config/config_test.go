@@ -240,10 +240,20 @@ func TestSessionClass(t *testing.T) {
 
 func TestEffective(t *testing.T) {
 	c := Default()
+	c.Limits.MaxKeepAlive, c.Limits.WriteTimeout = 50*second, 5*second
 	got := c.Effective(Server{MaxConnections: 5})
-	want := Server{MaxConnections: 5, MaxPacketSize: 16 * MiB, ConnectTimeout: 10 * second}
+	want := Server{
+		MaxConnections: 5, MaxPacketSize: 16 * MiB, ConnectTimeout: 10 * second,
+		ReceiveMaximum: 1000, MaxKeepAlive: 50 * second, WriteTimeout: 5 * second,
+	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+	want = Server{
+		MaxConnections: 6, MaxPacketSize: KiB, ConnectTimeout: second, ReceiveMaximum: 2, MaxKeepAlive: 3 * second, WriteTimeout: second,
+	}
+	if got := c.Effective(want); !reflect.DeepEqual(got, want) {
+		t.Errorf("its own: got %+v, want %+v", got, want)
 	}
 }
 

@@ -284,7 +284,8 @@ var sections = []section{
 				"How long a new connection may take to send its CONNECT.").
 				time(second/10, Duration(10*time.Minute)),
 			setting("max_keep_alive", func(s *Limits) any { return &s.MaxKeepAlive },
-				"The longest keep alive. MQTT 5 clients that ask for more, or for none, are told to use this one.").
+				"The longest keep alive. MQTT 5 clients that ask for more, or for none, are told to use this one. Older clients\n"+
+					"cannot be told, and would not know why they are put out: theirs is what they ask for.").
 				time(second, secondsMQTT).orZero("whatever the client asks for").wholeSeconds(),
 			setting("write_timeout", func(s *Limits) any { return &s.WriteTimeout },
 				"A client that takes no data for this long is disconnected.").
@@ -321,6 +322,15 @@ var sections = []section{
 				"How long a new connection may take to send its CONNECT, from when it is accepted: the PROXY header, the TLS\n"+
 					"handshake and the WebSocket request count too.").
 				time(second/10, Duration(10*time.Minute)).orZero("limits.connect_timeout"),
+			setting("receive_maximum", func(s *Server) any { return &s.ReceiveMaximum },
+				"QoS 1 and 2 messages that a client of this server may have on their way to the broker.").
+				count(1, 65_535).orZero("sessions.receive_maximum"),
+			setting("max_keep_alive", func(s *Server) any { return &s.MaxKeepAlive },
+				"The longest keep alive on this server, for MQTT 5 clients.").
+				time(second, secondsMQTT).orZero("limits.max_keep_alive").wholeSeconds(),
+			setting("write_timeout", func(s *Server) any { return &s.WriteTimeout },
+				"A client of this server that takes no data for this long is disconnected.").
+				time(second/10, Duration(time.Hour)).orZero("limits.write_timeout"),
 			setting("proxy_protocol", func(s *Server) any { return &s.ProxyProtocol },
 				"Whether each connection begins with a PROXY header, version 1 or 2, from which the client's address is taken.\n"+
 					"A connection without one is closed."),
