@@ -9,10 +9,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
+// FS is the file system that Pebble works on, named here so that those above
+// can pass one through without knowing Pebble.
+type FS = vfs.FS
+
 // Options may be zero.
 type Options struct {
 	// FS is where the files are. Nil is the real file system.
-	FS vfs.FS
+	FS FS
 	// Logger gets Pebble's chatter, all of it at debug level. Nil drops it.
 	Logger *slog.Logger
 	// CacheBytes bounds the cache of blocks read; 0 is DefaultCacheBytes. While

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/gofrs/flock"
 )
 
 // FS is everything the log asks of a file system. It is a seam: tests put a
@@ -29,7 +31,13 @@ type FS interface {
 	MkdirAll(dir string) error
 	// Free is the space that a user may still fill, in bytes; negative if unknown.
 	Free(dir string) int64
+	// Lock takes a file for this process alone, until unlock or the end of the
+	// process. The error is ErrLocked if another one has it.
+	Lock(path string) (unlock func() error, err error)
 }
+
+// ErrLocked: another process has the file.
+var ErrLocked = errors.New("locked by another process")
 
 // Evicter is an FS that can let go of what memory holds of a file. It is a
 // hint: the bytes can still be read, from the disk.
@@ -160,6 +168,18 @@ func (OS) List(dir string) ([]FileInfo, error) {
 
 // SyncDir implements FS.
 func (OS) SyncDir(dir string) error { return syncDir(filepath.Clean(dir)) }
+
+// Lock implements FS.
+func (OS) Lock(path string) (unlock func() error, err error) {
+	f := flock.New(path)
+	switch ok, err := f.TryLock(); {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, ErrLocked
+	}
+	return f.Unlock, nil
+}
 
 // Free implements FS.
 func (OS) Free(dir string) int64 { return freeSpace(dir) }

@@ -57,9 +57,6 @@ func (l *Log) Checkpoint() error {
 	l.seq.checkpoint = max(l.seq.checkpoint, pos)
 	l.seq.Unlock()
 	l.log.Debug("checkpoint", "pos", pos)
-	if l.checkpointed != nil {
-		l.checkpointed()
-	}
 	return nil
 }
 

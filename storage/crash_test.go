@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"cairnmq/segment"
 	"cairnmq/segment/segmenttest"
+	"cairnmq/storage/storagetest"
 )
 
 // long runs every variant of every cut instead of one for each.
@@ -109,8 +109,7 @@ func (c *client) Snapshot(bool) (*SessionRow, bool) {
 // world is a log on a disk that loses power, and what was promised about it.
 type world struct {
 	t    *testing.T
-	disk *segmenttest.Disk
-	dir  string
+	disk *storagetest.Disk
 	o    Options
 	log  *Log
 
@@ -122,13 +121,13 @@ type world struct {
 	cursor  Pos
 	created []Pos // bases of all segments
 	dropped map[Pos]bool
-	index   string // copy of the index as of the last checkpoint
-	every   int    // explore one cut in so many
+	ready   bool // the first opening is over
+	every   int  // explore one cut in so many
 
 	cuts int
 }
 
-func crashOptions(d *segmenttest.Disk) Options {
+func crashOptions(d segment.FS) Options {
 	always := ClassAlways
 	return Options{
 		FS: d, SegmentSize: 32 << 10, CheckpointBytes: 1 << 40, CheckpointInterval: time.Hour, SyncInterval: time.Hour,
@@ -137,49 +136,37 @@ func crashOptions(d *segmenttest.Disk) Options {
 	}
 }
 
+// onDisk are crashOptions with log and index on one simulated disk.
+func onDisk(d *storagetest.Disk) Options {
+	o := crashOptions(d.Log)
+	o.IndexFS = d.IndexFS()
+	return o
+}
+
 func newWorld(t *testing.T) *world {
-	dir := t.TempDir()
-	w := &world{t: t, dir: dir, disk: segmenttest.New(dir), clients: map[string]*client{}, dropped: map[Pos]bool{}}
-	w.o = crashOptions(w.disk)
-	w.disk.Step = w.step
+	w := &world{t: t, disk: storagetest.New(), clients: map[string]*client{}, dropped: map[Pos]bool{}}
+	w.o = onDisk(w.disk)
+	w.disk.SetStep(w.step)
 	return w
 }
 
 func (w *world) open() {
-	l, err := Open(w.dir, w.o)
+	l, err := Open(storagetest.Dir, w.o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	l.checkpointed = w.copyIndex
 	w.log = l
 	if err := l.Checkpoint(); err != nil {
 		w.t.Fatal(err)
 	}
-}
-
-func (w *world) copyIndex() {
-	for {
-		to := w.t.TempDir()
-		err := os.CopyFS(filepath.Join(to, indexSub), os.DirFS(filepath.Join(w.dir, indexSub)))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a table was compacted away
-		}
-		if err != nil {
-			w.t.Errorf("copy the index: %v", err)
-		}
-		w.mu.Lock()
-		w.index = to
-		w.mu.Unlock()
-		return
-	}
+	w.mu.Lock()
+	w.ready = true
+	w.mu.Unlock()
 }
 
 // step is called before every operation of the disk.
-func (w *world) step(op segmenttest.Op, path string) {
-	switch op {
-	case segmenttest.Map:
-		return
-	case segmenttest.Create:
+func (w *world) step(op, path string) {
+	if op == string(segmenttest.Create) {
 		w.mu.Lock()
 		if base, ok := segment.ParseFileName(filepath.Base(path)); ok {
 			if !slices.Contains(w.created, base) {
@@ -189,8 +176,8 @@ func (w *world) step(op segmenttest.Op, path string) {
 		}
 		w.mu.Unlock()
 	}
-	w.explore(string(op) + " " + filepath.Base(path))
-	if op == segmenttest.Remove || op == segmenttest.Rename {
+	w.explore(op + " " + filepath.Base(path))
+	if op == string(segmenttest.Remove) || op == string(segmenttest.Rename) {
 		w.mu.Lock()
 		if base, ok := segment.ParseFileName(filepath.Base(path)); ok {
 			w.dropped[base] = true
@@ -202,7 +189,7 @@ func (w *world) step(op segmenttest.Op, path string) {
 // remains is one way in which a cut may leave the disk.
 type remains struct {
 	mode  segmenttest.Mode
-	index bool // as of the last checkpoint; else deleted
+	index bool // else deleted
 }
 
 var allRemains = []remains{
@@ -214,7 +201,6 @@ var allRemains = []remains{
 func (w *world) explore(where string) {
 	for _, c := range w.cut(where) {
 		c.run()
-		_ = os.RemoveAll(c.dir)
 	}
 }
 
@@ -225,7 +211,7 @@ func (w *world) cut(where string) (list []*cutCheck) {
 	defer w.mu.Unlock()
 	w.cuts++
 	n := w.cuts
-	if w.index == "" || !long && n%w.every != 0 {
+	if !w.ready || !long && n%w.every != 0 {
 		return nil // still in the first opening, or not this one
 	}
 	clients := map[string][2]state{}
@@ -236,16 +222,18 @@ func (w *world) cut(where string) (list []*cutCheck) {
 		if !long && i != n/w.every%len(allRemains) {
 			continue
 		}
-		dir := w.t.TempDir()
+		// In this order: what happens meanwhile on other goroutines was not there
+		// when the head was read, and may be there when it is checked.
+		head := w.headLocked()
 		c := &cutCheck{
 			t: w.t, where: fmt.Sprintf("cut %d before %s, %v, index %v", n, where, [...]string{"lost", "kept", "mixed"}[v.mode], v.index),
-			disk: w.disk.Cut(dir, v.mode, uint64(n*10+i)), dir: dir, promised: slices.Clone(w.msgs), clients: clients,
-			dropped: maps.Clone(w.dropped), created: slices.Sorted(slices.Values(w.created)), head: w.headLocked(),
+			disk: w.disk.Cut(v.mode, uint64(n*10+i)), promised: slices.Clone(w.msgs), clients: clients,
+			dropped: maps.Clone(w.dropped), created: slices.Sorted(slices.Values(w.created)), head: head,
 			mode: v.mode, index: v.index, killed: v.mode == segmenttest.Kept, again: long || n%4 == 0, world: w,
 		}
-		if v.index {
-			if err := os.CopyFS(dir, os.DirFS(w.index)); err != nil {
-				w.t.Errorf("%v", err)
+		if !v.index {
+			if err := c.disk.Index.RemoveAll(filepath.Join(storagetest.Dir, indexSub)); err != nil {
+				w.t.Error(err)
 			}
 		}
 		list = append(list, c)
@@ -265,8 +253,7 @@ func (w *world) headLocked() Pos {
 type cutCheck struct {
 	t        *testing.T
 	where    string
-	disk     *segmenttest.Disk
-	dir      string
+	disk     *storagetest.Disk
 	promised []told
 	clients  map[string][2]state
 	dropped  map[Pos]bool
@@ -287,8 +274,8 @@ func (c *cutCheck) errorf(format string, args ...any) {
 }
 
 func (c *cutCheck) run() {
-	o := crashOptions(c.disk)
-	l, err := Open(c.dir, o)
+	o := onDisk(c.disk)
+	l, err := Open(storagetest.Dir, o)
 	if err != nil {
 		c.errorf("open: %v", err)
 		return
@@ -309,7 +296,7 @@ func (c *cutCheck) run() {
 		return
 	}
 	// And once more, in order.
-	if l, err = Open(c.dir, o); err != nil {
+	if l, err = Open(storagetest.Dir, o); err != nil {
 		c.errorf("second open: %v", err)
 		return
 	}

@@ -382,13 +382,7 @@ func (l *Log) flushIndex() error {
 	if err := l.Sync(); err != nil {
 		return err
 	}
-	if err := l.index.Flush(); err != nil {
-		return err
-	}
-	if l.checkpointed != nil {
-		l.checkpointed()
-	}
-	return nil
+	return l.index.Flush()
 }
 
 // indexTrouble reports an error of the index. The log is the truth: what the

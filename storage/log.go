@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gofrs/flock"
-
 	"cairnmq/index"
 	"cairnmq/segment"
 )
@@ -22,7 +20,8 @@ type Log struct {
 	// opened is the instant that the monotonic clock of this boot counts from.
 	opened time.Time
 	log    *slog.Logger
-	lock   *flock.Flock
+	// unlock lets go of the directory.
+	unlock func() error
 	set    *segment.Set
 	index  *index.Index
 	rules  rules
@@ -73,10 +72,6 @@ type Log struct {
 	gate   gate
 
 	sources sources
-
-	// checkpointed is called after the index was flushed, with the gate
-	// closed, so that a test can see what the disk then holds of it.
-	checkpointed func()
 
 	damage damageBook
 	stats  Stats

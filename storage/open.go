@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
-
 	"cairnmq/index"
 	"cairnmq/segment"
 )
@@ -94,14 +92,14 @@ func (l *Log) lockDir() error {
 	if err := l.o.FS.SyncDir(l.dir); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
-	l.lock = flock.New(filepath.Join(l.dir, lockName))
-	ok, err := l.lock.TryLock()
+	unlock, err := l.o.FS.Lock(filepath.Join(l.dir, lockName))
+	if errors.Is(err, segment.ErrLocked) {
+		return fmt.Errorf("%w: %s", ErrLocked, l.dir)
+	}
 	if err != nil {
 		return fmt.Errorf("lock the data directory: %w", err)
 	}
-	if !ok {
-		return fmt.Errorf("%w: %s", ErrLocked, l.dir)
-	}
+	l.unlock = unlock
 	return nil
 }
 
@@ -169,7 +167,7 @@ func (r *recovery) openIndex() error {
 		}
 	}
 	open := func() error {
-		l.index, err = index.Open(l.indexDir(), index.Options{Logger: l.log, CacheBytes: l.o.IndexCache})
+		l.index, err = index.Open(l.indexDir(), index.Options{FS: l.o.IndexFS, Logger: l.log, CacheBytes: l.o.IndexCache})
 		if err == nil {
 			r.meta, _, err = l.index.Meta()
 			if err != nil {
@@ -619,5 +617,5 @@ func (l *Log) release() error {
 	if l.index != nil {
 		err = l.index.Close()
 	}
-	return errors.Join(err, l.set.Close(), l.lock.Unlock())
+	return errors.Join(err, l.set.Close(), l.unlock())
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"cairnmq/index"
 	"cairnmq/segment"
 )
 
@@ -55,8 +56,10 @@ type RetentionRule struct {
 
 // Options of a log. The zero value of a field means the default in brackets.
 type Options struct {
-	FS          segment.FS // the real one
-	SegmentSize int64      // 64 MiB
+	FS segment.FS // the real one
+	// IndexFS is where the index is; FS must see the same files [the real one].
+	IndexFS     index.FS
+	SegmentSize int64 // 64 MiB
 	// MaxBytes is the budget for the whole directory [4 GiB].
 	MaxBytes int64
 	// MaxAge drops segments whose newest record is older [no limit].

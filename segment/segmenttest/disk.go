@@ -9,8 +9,9 @@
 // not synced is there or is not. Copy yields what the death of the process
 // leaves: everything.
 //
-// Files below the directory "index" and the lock are passed on to the real
-// file system, because they are not the log's.
+// Files below the directory "index" are not the log's. They are passed on to
+// what stands beside the disk: the real file system, or another simulation,
+// which then loses power at the same moment.
 package segmenttest
 
 import (
@@ -30,10 +31,31 @@ import (
 
 const sector = 512
 
+// Beside is a file system for what is not the log's.
+type Beside interface {
+	Rename(from, to string) error
+	SyncDir(dir string) error
+	List(dir string) ([]segment.FileInfo, error)
+	MkdirAll(dir string) error
+	// Cut is what a power cut at this moment may leave, and Copy what the death
+	// of the process leaves. Both are called with the disk standing still.
+	Cut(mode Mode, rng *rand.Rand) Beside
+	Copy() Beside
+}
+
+// realFiles is the real file system as it stands beside a Disk. It does not
+// lose power: whoever uses it copies files by himself.
+type realFiles struct{ segment.OS }
+
+func (realFiles) SyncDir(string) error        { return nil }
+func (realFiles) Cut(Mode, *rand.Rand) Beside { return realFiles{} }
+func (realFiles) Copy() Beside                { return realFiles{} }
+func (realFiles) MkdirAll(dir string) error   { return os.MkdirAll(dir, 0o750) }
+
 // Disk is a simulated disk. Paths below root are on it.
 type Disk struct {
-	root string
-	os   segment.OS
+	root   string
+	beside Beside
 
 	mu      sync.Mutex
 	live    map[string]*file // by path relative to root
@@ -41,6 +63,7 @@ type Disk struct {
 	faults  map[Op][]fault
 	counts  map[Op]int
 	room    int64 // bytes for files; zero: no limit
+	locked  map[string]bool
 
 	// Step, if set, is called before every operation that a crash can come
 	// before or after, without locks. It is set before the disk is used.
@@ -74,9 +97,16 @@ type file struct {
 }
 
 // New returns an empty disk. root is a real directory, for what is passed on.
-func New(root string) *Disk {
-	return &Disk{root: root, live: map[string]*file{}, durable: map[string]*file{}, faults: map[Op][]fault{}, counts: map[Op]int{}}
+func New(root string) *Disk { return NewBeside(root, realFiles{}) }
+
+// NewBeside returns an empty disk at root, which need not exist elsewhere.
+func NewBeside(root string, b Beside) *Disk {
+	return &Disk{root: root, beside: b, live: map[string]*file{}, durable: map[string]*file{}, faults: map[Op][]fault{},
+		counts: map[Op]int{}, locked: map[string]bool{}}
 }
+
+// Beside is what was given to NewBeside, or what a cut has left of it.
+func (d *Disk) Beside() Beside { return d.beside }
 
 // Fail makes the n-th call of op from now on (the next is 1) return err.
 func (d *Disk) Fail(op Op, n int, err error) {
@@ -130,13 +160,13 @@ func (d *Disk) rel(path string) string {
 	return filepath.ToSlash(r)
 }
 
-// real reports whether a path is passed on.
-func (d *Disk) real(path string) bool {
+// passedOn reports whether a path is not the log's.
+func (d *Disk) passedOn(path string) bool {
 	r := d.rel(path)
 	return r == "index" || strings.HasPrefix(r, "index/") || strings.HasPrefix(r, "damaged/index-")
 }
 
-// Kind of remains.
+// Mode is a kind of remains.
 type Mode int
 
 // What becomes of what was not synced.
@@ -147,7 +177,7 @@ const (
 )
 
 // Cut returns the disk as a power cut at this moment may leave it. root is
-// the real directory of the new disk.
+// the directory of the new disk.
 func (d *Disk) Cut(root string, mode Mode, seed uint64) *Disk {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	keep := func() bool {
@@ -161,7 +191,8 @@ func (d *Disk) Cut(root string, mode Mode, seed uint64) *Disk {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := New(root)
+	// Nothing happens on this disk until both are cut.
+	out := NewBeside(root, d.beside.Cut(mode, rng))
 	names := slices.Collect(maps.Keys(d.live))
 	for name := range d.durable {
 		if d.live[name] == nil {
@@ -202,7 +233,7 @@ func (f *file) cut(keep func() bool) []byte {
 func (d *Disk) Copy(root string) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := New(root)
+	out := NewBeside(root, d.beside.Copy())
 	for name, f := range d.live {
 		out.live[name] = &file{data: slices.Clone(f.data), synced: slices.Clone(f.synced)}
 		if d.durable[name] == f {
@@ -290,8 +321,8 @@ func (d *Disk) Truncate(path string, size int64) error {
 
 // Rename implements segment.FS.
 func (d *Disk) Rename(from, to string) error {
-	if d.real(from) {
-		return d.os.Rename(from, to)
+	if d.passedOn(from) {
+		return d.beside.Rename(from, to)
 	}
 	if err := d.step(Rename, from); err != nil {
 		return err
@@ -326,6 +357,9 @@ func (d *Disk) SyncDir(dir string) error {
 	if err := d.step(SyncDir, dir); err != nil {
 		return err
 	}
+	if err := d.beside.SyncDir(dir); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	in := func(name string) bool { return filepath.ToSlash(filepath.Dir(name)) == d.rel(dir) }
@@ -340,12 +374,12 @@ func (d *Disk) SyncDir(dir string) error {
 
 // List implements segment.FS.
 func (d *Disk) List(dir string) ([]segment.FileInfo, error) {
-	if d.real(dir) {
-		return d.os.List(dir)
+	out, err := d.beside.List(dir)
+	if d.passedOn(dir) {
+		return out, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []segment.FileInfo
 	for name, f := range d.live {
 		if filepath.ToSlash(filepath.Dir(name)) == d.rel(dir) {
 			out = append(out, segment.FileInfo{Name: filepath.Base(name), Size: int64(len(f.data))})
@@ -354,8 +388,25 @@ func (d *Disk) List(dir string) ([]segment.FileInfo, error) {
 	return out, nil
 }
 
-// MkdirAll implements segment.FS. Directories are real, and durable at once.
-func (d *Disk) MkdirAll(dir string) error { return os.MkdirAll(dir, 0o750) }
+// MkdirAll implements segment.FS. Directories are durable at once.
+func (d *Disk) MkdirAll(dir string) error { return d.beside.MkdirAll(dir) }
+
+// Lock implements segment.FS.
+func (d *Disk) Lock(path string) (unlock func() error, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := d.rel(path)
+	if d.locked[name] {
+		return nil, segment.ErrLocked
+	}
+	d.locked[name] = true
+	return func() error {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.locked, name)
+		return nil
+	}, nil
+}
 
 // Free implements segment.FS.
 func (d *Disk) Free(string) int64 {
