@@ -60,8 +60,9 @@ type Mapping interface {
 	Bytes() []byte
 	// Flush puts [from, to) on stable storage.
 	Flush(from, to int) error
-	// Populate makes [from, to) writable without faults, if the system can.
-	Populate(from, to int)
+	// Fill says that [from, to), which holds zeros, is going to be written
+	// through Bytes, so that the system can have the memory ready.
+	Fill(from, to int)
 	// Forget lets the process drop its view of [from, to) to keep the
 	// resident set small; the bytes stay in the kernel and can be read again.
 	Forget(from, to int)

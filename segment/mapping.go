@@ -10,6 +10,8 @@ import (
 // mapping is the only place that knows mmap-go.
 type mapping struct {
 	m mmap.MMap
+	// ahead makes the pages ahead of the tail, of a writable mapping.
+	ahead filler
 }
 
 func mapFile(f *os.File, writable bool) (Mapping, error) {
@@ -21,7 +23,11 @@ func mapFile(f *os.File, writable bool) (Mapping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", f.Name(), err)
 	}
-	return &mapping{m: m}, nil
+	x := &mapping{m: m}
+	if writable {
+		x.ahead.open(f)
+	}
+	return x, nil
 }
 
 func (m *mapping) Bytes() []byte { return m.m }
@@ -38,11 +44,7 @@ func (m *mapping) Flush(from, to int) error {
 	return m.m[from:to].Flush()
 }
 
-func (m *mapping) Populate(from, to int) {
-	if from, to = wholePages(from, to, len(m.m)); from < to {
-		populate(m.m[from:to])
-	}
-}
+func (m *mapping) Fill(from, to int) { m.ahead.fill(from, min(to, len(m.m))) }
 
 func (m *mapping) Forget(from, to int) {
 	// Inwards: a page that is in use at its other end stays.
@@ -54,7 +56,10 @@ func (m *mapping) Forget(from, to int) {
 	}
 }
 
-func (m *mapping) Unmap() error { return m.m.Unmap() }
+func (m *mapping) Unmap() error {
+	m.ahead.close()
+	return m.m.Unmap()
+}
 
 func wholePages(from, to, size int) (int, int) {
 	page := os.Getpagesize()

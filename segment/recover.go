@@ -117,7 +117,7 @@ func Reopen(fsys FS, path string, h FileHead, end int64) (*Segment, error) {
 	}
 	s := &Segment{FileHead: h, Path: path, m: m, data: m.Bytes(), active: true}
 	s.end.Store(end)
-	s.populated = int(end)
+	s.filled = int(end)
 	s.forgotten = int(end)
 	return s, nil
 }

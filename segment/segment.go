@@ -8,9 +8,9 @@ import (
 	"sync/atomic"
 )
 
-// populateChunk is how far ahead of the tail pages are made writable: small,
+// aheadChunk is how far ahead of the tail pages are made writable: small,
 // because such a page is dirty, and a dirty page is written to flash.
-const populateChunk = 256 << 10
+const aheadChunk = 256 << 10
 
 // Segment is one file of the log. Its owner is the Set.
 type Segment struct {
@@ -35,7 +35,7 @@ type Segment struct {
 	data []byte
 
 	// only the appender
-	populated int
+	filled    int
 	forgotten int
 
 	sync struct {
@@ -60,6 +60,10 @@ func Create(fsys FS, dir string, h FileHead) (*Segment, error) {
 	undo := func(err error) error {
 		return errors.Join(err, m.Unmap(), fsys.Remove(path))
 	}
+	// Before anything is touched: a page that came by a fault would start the
+	// system's readahead, which then reads zeros ahead of us all the way.
+	filled := min(aheadChunk, int(h.Size))
+	m.Fill(0, filled)
 	EncodeFileHead(m.Bytes(), h)
 	if err := m.Flush(0, FileHeadLen); err != nil {
 		return nil, undo(fmt.Errorf("sync header of %s: %w", path, err))
@@ -67,7 +71,7 @@ func Create(fsys FS, dir string, h FileHead) (*Segment, error) {
 	if err := fsys.SyncDir(dir); err != nil {
 		return nil, undo(fmt.Errorf("sync directory %s: %w", dir, err))
 	}
-	s := &Segment{FileHead: h, Path: path, m: m, data: m.Bytes(), active: true}
+	s := &Segment{FileHead: h, Path: path, m: m, data: m.Bytes(), active: true, filled: filled}
 	s.end.Store(FileHeadLen)
 	return s, nil
 }
@@ -100,10 +104,10 @@ func (s *Segment) Room() int { return int(s.Size-s.end.Load()) - SealLen }
 // checked Room, fills all of it and calls Commit; it is the only appender.
 func (s *Segment) Reserve(bodyLen int) []byte {
 	at := int(s.end.Load())
-	if need := at + PaddedLen(bodyLen); need > s.populated {
-		to := min(max(need, s.populated+populateChunk), int(s.Size))
-		s.m.Populate(max(s.populated, at), to)
-		s.populated = to
+	if need := at + PaddedLen(bodyLen); need > s.filled {
+		to := min((need+aheadChunk-1)&^(aheadChunk-1), int(s.Size))
+		s.m.Fill(max(s.filled, at), to)
+		s.filled = to
 	}
 	at += RecordHead
 	return s.data[at : at+bodyLen : at+bodyLen]
@@ -139,7 +143,7 @@ func (s *Segment) flush(from, to int) error {
 // Forget drops what lies more than keep bytes behind the tail from the
 // process's resident set. Only the appender calls it.
 func (s *Segment) Forget(keep int) {
-	if to := int(s.end.Load()) - keep; to-s.forgotten >= populateChunk {
+	if to := int(s.end.Load()) - keep; to-s.forgotten >= aheadChunk {
 		s.m.Forget(s.forgotten, to)
 		s.forgotten = to
 	}

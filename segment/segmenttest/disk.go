@@ -426,7 +426,7 @@ type mapping struct {
 }
 
 func (m *mapping) Bytes() []byte     { return m.b }
-func (m *mapping) Populate(_, _ int) {}
+func (m *mapping) Fill(_, _ int) {}
 func (m *mapping) Forget(_, _ int)   {}
 
 // Flush syncs whole pages, and fails for good: what was to be synced may be
