@@ -124,7 +124,8 @@ func (f *File) FindSeal() (Seal, Head, bool) {
 	if !ok || seal.End != at {
 		return Seal{}, Head{}, false
 	}
-	f.seal, f.sealAt = &seal, decodeHead(tail[:])
+	f.seal = &seal
+	f.sealAt.decode(tail[:])
 	return f.Sealed()
 }
 
@@ -290,11 +291,12 @@ func (f *File) record() (rec Record, next int64, err error) {
 	if got != want {
 		return rec, 0, fmt.Errorf("%w: record checksum at offset %d is %08x, computed %08x", ErrDamaged, f.off, want, got)
 	}
-	head := decodeHead(b)
-	if head.Kind == 0 {
+	rec.decode(b)
+	if rec.Kind == 0 {
 		return rec, 0, fmt.Errorf("%w: record of kind 0 at offset %d", ErrDamaged, f.off)
 	}
-	return Record{Pos: f.Pos(), Head: head, Body: b[RecordHead:]}, f.off + (length+Align-1)&^(Align-1), nil
+	rec.Pos, rec.Body = f.Pos(), b[RecordHead:]
+	return rec, f.off + (length+Align-1)&^(Align-1), nil
 }
 
 // load returns n bytes from f.off on.

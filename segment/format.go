@@ -144,50 +144,50 @@ func encodeRecord(b []byte, salt uint32, h *Head) {
 	le.PutUint32(b, uint32(len(b)))
 }
 
-// decodeHead reads the fixed part; the caller has checked the length.
-func decodeHead(b []byte) Head {
+// decode reads the fixed part; the caller has checked the length.
+func (h *Head) decode(b []byte) {
 	le := binary.LittleEndian
 	_ = b[RecordHead-1]
 	clock := le.Uint64(b[24:])
-	return Head{
-		Kind:   Kind(b[8]),
-		Flags:  b[9],
-		ID:     le.Uint16(b[10:]),
-		Expiry: le.Uint32(b[12:]),
-		Wall:   int64(le.Uint64(b[16:])),
-		Boot:   uint16(clock >> 48),
-		Mono:   int64(clock & maxBootClock),
-	}
+	h.Kind = Kind(b[8])
+	h.Flags = b[9]
+	h.ID = le.Uint16(b[10:])
+	h.Expiry = le.Uint32(b[12:])
+	h.Wall = int64(le.Uint64(b[16:]))
+	h.Boot = uint16(clock >> 48)
+	h.Mono = int64(clock & maxBootClock)
 }
 
 // errEnd: the space at the offset was never written.
 var errEnd = errors.New("end of segment")
 
-// decodeRecord reads the record at off of data. It returns the offset of the
-// next one. With verify the checksum is computed.
-func decodeRecord(data []byte, off int, salt uint32, verify bool) (h Head, body []byte, next int, err error) {
+// decodeRecord reads the record at off of data into rec, but for its position,
+// and returns the offset of the next one. With verify the checksum is
+// computed. With an error rec is as it was.
+func decodeRecord(data []byte, off int, salt uint32, verify bool, rec *Record) (next int, err error) {
 	if off+RecordHead > len(data) {
-		return h, nil, 0, errEnd
+		return 0, errEnd
 	}
 	b := data[off:]
 	length := binary.LittleEndian.Uint32(b)
 	if length == 0 {
-		return h, nil, 0, errEnd
+		return 0, errEnd
 	}
 	if length < RecordHead || uint64(length) > uint64(len(b)) {
-		return h, nil, 0, fmt.Errorf("%w: record length %d at offset %d, %d bytes left", ErrDamaged, length, off, len(b))
+		return 0, fmt.Errorf("%w: record length %d at offset %d, %d bytes left", ErrDamaged, length, off, len(b))
 	}
 	b = b[:length:length]
 	if verify {
 		if got, want := recordSum(b, salt), binary.LittleEndian.Uint32(b[4:]); got != want {
-			return h, nil, 0, fmt.Errorf("%w: record checksum at offset %d is %08x, computed %08x", ErrDamaged, off, want, got)
+			return 0, fmt.Errorf("%w: record checksum at offset %d is %08x, computed %08x", ErrDamaged, off, want, got)
 		}
 		if b[8] == 0 {
-			return h, nil, 0, fmt.Errorf("%w: record of kind 0 at offset %d", ErrDamaged, off)
+			return 0, fmt.Errorf("%w: record of kind 0 at offset %d", ErrDamaged, off)
 		}
 	}
-	next = off + (int(length)+Align-1)&^(Align-1)
-	return decodeHead(b), b[RecordHead:], next, nil
+	rec.decode(b)
+	rec.Body = b[RecordHead:]
+	return off + (int(length)+Align-1)&^(Align-1), nil
 }
 
 // resync looks for the next sound record at or behind off. It is used only

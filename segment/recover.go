@@ -37,7 +37,8 @@ func Recover(path string, data []byte, from int64, visit func(Record) error) (Re
 	off := int(max(from, FileHeadLen))
 	r.End = int64(off)
 	for {
-		head, body, next, err := decodeRecord(data, off, h.Salt, true)
+		rec := Record{Pos: h.Base + Pos(off)}
+		next, err := decodeRecord(data, off, h.Salt, true, &rec)
 		if err != nil {
 			at, ok := resync(data, off, h.Salt, blankRun)
 			if !ok {
@@ -51,8 +52,8 @@ func Recover(path string, data []byte, from int64, visit func(Record) error) (Re
 			off = at
 			continue
 		}
-		if head.Kind == KindSeal {
-			seal, err := DecodeSeal(body)
+		if rec.Kind == KindSeal {
+			seal, err := DecodeSeal(rec.Body)
 			if err == nil {
 				r.Seal, r.Sealed = seal, true
 			}
@@ -60,7 +61,7 @@ func Recover(path string, data []byte, from int64, visit func(Record) error) (Re
 			return r, nil
 		}
 		if visit != nil {
-			if err := visit(Record{Pos: h.Base + Pos(off), Head: head, Body: body}); err != nil {
+			if err := visit(rec); err != nil {
 				return r, err
 			}
 		}
@@ -97,11 +98,11 @@ func tornBytes(data []byte, off int, err error) int64 {
 // ReadSeal finds the seal at the end of a sealed file without reading the
 // rest. tail is the last SealLen bytes of the file.
 func ReadSeal(tail []byte, salt uint32) (Seal, bool) {
-	h, body, _, err := decodeRecord(tail, 0, salt, true)
-	if err != nil || h.Kind != KindSeal {
+	var rec Record
+	if _, err := decodeRecord(tail, 0, salt, true, &rec); err != nil || rec.Kind != KindSeal {
 		return Seal{}, false
 	}
-	s, err := DecodeSeal(body)
+	s, err := DecodeSeal(rec.Body)
 	return s, err == nil
 }
 

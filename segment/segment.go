@@ -163,12 +163,18 @@ func (s *Segment) offset(p Pos) int {
 // ErrEnd: no record at this position yet, or the segment ends here.
 var ErrEnd = errEnd
 
-// At reads the record at pos, which must be the position of a record or the
-// end. The caller holds a pin. next is the position behind it. With verify
-// the checksum is computed; without, the caller knows that the record was
-// appended by this process. On damage the error is a *Damage whose To is
-// where reading can go on.
+// At is Read for those who have no Record yet.
 func (s *Segment) At(pos Pos, verify bool) (rec Record, next Pos, err error) {
+	next, err = s.Read(pos, verify, &rec)
+	return rec, next, err
+}
+
+// Read reads the record at pos, which must be the position of a record or the
+// end, into rec, which an error leaves as it was. The caller holds a pin. next
+// is the position behind it. With verify the checksum is computed; without,
+// the caller knows that the record was appended by this process. On damage the
+// error is a *Damage whose To is where reading can go on.
+func (s *Segment) Read(pos Pos, verify bool, rec *Record) (next Pos, err error) {
 	end := int(s.end.Load())
 	off := s.offset(pos)
 	if off < FileHeadLen {
@@ -176,13 +182,14 @@ func (s *Segment) At(pos Pos, verify bool) (rec Record, next Pos, err error) {
 		pos = s.First()
 	}
 	if off >= end {
-		return rec, 0, ErrEnd
+		return 0, ErrEnd
 	}
-	h, body, n, err := decodeRecord(s.data[:end], off, s.Salt, verify)
+	n, err := decodeRecord(s.data[:end], off, s.Salt, verify, rec)
 	if err != nil {
-		return rec, 0, s.damage(off, end, err)
+		return 0, s.damage(off, end, err)
 	}
-	return Record{Pos: pos, Head: h, Body: body}, s.Base + Pos(n), nil
+	rec.Pos = pos
+	return s.Base + Pos(n), nil
 }
 
 func (s *Segment) damage(off, end int, cause error) *Damage {

@@ -32,6 +32,7 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 	// must not overtake the one before it.
 	var full error
 	var refused *ruleState
+	var stored, payload uint64
 	for i := range msgs {
 		m := &msgs[i]
 		c, rule := l.rules.classify(m.Topic)
@@ -55,10 +56,12 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 		m.encode(l.seq.active.Reserve(n))
 		h.Flags, h.ID, h.Expiry = m.flags(), m.PacketID, m.Expiry
 		l.commitLocked(n, &h, c)
-		l.stats.PayloadBytes.Add(uint64(len(m.Payload)))
-		l.stats.Messages.Add(1)
+		stored++
+		payload += uint64(len(m.Payload))
 		class = max(class, c)
 	}
+	l.stats.Messages.Add(stored)
+	l.stats.PayloadBytes.Add(payload)
 	return l.publishLocked(), class, nil
 }
 
@@ -174,8 +177,8 @@ func (l *Log) commitLocked(bodyLen int, h *segment.Head, c Class) Pos {
 	}
 	n := segment.PaddedLen(bodyLen)
 	l.seq.sinceCheckpoint += int64(n)
-	l.stats.Records.Add(1)
-	l.stats.AppendedBytes.Add(uint64(n))
+	l.seq.bytes += uint64(n)
+	l.seq.records++
 	return pos
 }
 
@@ -183,6 +186,9 @@ func (l *Log) commitLocked(bodyLen int, h *segment.Head, c Class) Pos {
 func (l *Log) publishLocked() Pos {
 	end := l.seq.active.End()
 	l.head.Store(uint64(end))
+	l.stats.Records.Add(l.seq.records)
+	l.stats.AppendedBytes.Add(l.seq.bytes)
+	l.seq.records, l.seq.bytes = 0, 0
 	l.commitTo()
 	if l.seq.firstAlways != 0 {
 		// Readers stand before this record until it is synced, whether or not
@@ -244,10 +250,10 @@ func (l *Log) roomLocked(who caller, n, spare int) error {
 	}
 	event := spare == 0
 	for {
-		switch {
-		case l.fitsLocked(need, spare):
+		if l.fitsLocked(need, spare) {
 			return nil
-		case l.nextFitsLocked(need, event):
+		}
+		if l.nextFitsLocked(need, event) {
 			l.rollLocked()
 			continue
 		}

@@ -53,6 +53,7 @@ type Log struct {
 		dirty                   bool // an interval-class record waits for a sync
 		closed                  bool
 		sinceCheckpoint         int64
+		records, bytes          uint64 // appended and not yet in stats
 		checkpoint              Pos
 		room                    chan struct{} // closed when room may have come
 		full                    bool

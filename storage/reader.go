@@ -48,15 +48,21 @@ func (r *Reader) Holds(pos Pos) bool {
 }
 
 // Get reads the record at exactly pos. ErrGone means that it was dropped.
-func (r *Reader) Get(pos Pos) (Record, error) {
-	rec, _, err := r.Next(pos)
-	if err == nil && rec.Pos != pos {
-		return rec, ErrGone
-	}
-	if errors.Is(err, ErrEnd) {
-		return rec, ErrGone
-	}
+func (r *Reader) Get(pos Pos) (rec Record, err error) {
+	err = r.GetInto(pos, &rec)
 	return rec, err
+}
+
+// GetInto is Get into a Record of the caller's.
+func (r *Reader) GetInto(pos Pos, rec *Record) error {
+	_, err := r.NextInto(pos, rec)
+	switch {
+	case err == nil && rec.Pos == pos:
+		return nil
+	case err == nil || errors.Is(err, ErrEnd):
+		return ErrGone
+	}
+	return err
 }
 
 // Next reads the record at pos or, when that position was dropped or lies in
@@ -64,52 +70,36 @@ func (r *Reader) Get(pos Pos) (Record, error) {
 // means that nothing is committed there yet. A *segment.Damage says where
 // reading can go on.
 func (r *Reader) Next(pos Pos) (rec Record, next Pos, err error) {
+	next, err = r.NextInto(pos, &rec)
+	return rec, next, err
+}
+
+// NextInto is Next into a Record of the caller's.
+func (r *Reader) NextInto(pos Pos, rec *Record) (next Pos, err error) {
 	for {
 		if pos >= r.l.Committed() {
-			return rec, 0, ErrEnd
+			return 0, ErrEnd
 		}
 		if !r.Holds(pos) {
 			if err := r.pin(pos); err != nil {
-				return rec, 0, err
+				return 0, err
 			}
 			if first := r.seg.First(); first > pos {
 				pos = first // which need not be committed
 				continue
 			}
 		}
-		rec, next, err = r.seg.At(pos, r.sealed || pos < r.l.recoveredEnd)
+		next, err = r.seg.Read(pos, r.sealed || pos < r.l.recoveredEnd, rec)
 		if err == nil {
 			r.low, r.high = min(r.low, pos), max(r.high, next)
-			return rec, next, nil
+			return next, nil
 		}
 		if !errors.Is(err, ErrEnd) {
-			return rec, next, err
+			return next, err
 		}
 		// Committed lies behind the end of this segment, so there is more.
 		pos = r.seg.Limit()
 	}
-}
-
-// ErrLeaves: the record lies in another segment than the one that is pinned.
-var ErrLeaves = errors.New("the next record is in another segment")
-
-// NextHere is Next within the segment that is pinned, so that bytes handed out
-// before stay valid.
-func (r *Reader) NextHere(pos Pos) (rec Record, next Pos, err error) {
-	if !r.Holds(pos) {
-		return rec, 0, ErrLeaves
-	}
-	if pos >= r.l.Committed() {
-		return rec, 0, ErrEnd
-	}
-	rec, next, err = r.seg.At(pos, r.sealed || pos < r.l.recoveredEnd)
-	if errors.Is(err, ErrEnd) {
-		return rec, 0, ErrLeaves
-	}
-	if err == nil {
-		r.low, r.high = min(r.low, pos), max(r.high, next)
-	}
-	return rec, next, err
 }
 
 func (r *Reader) pin(pos Pos) error {

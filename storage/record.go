@@ -150,33 +150,40 @@ type MessageView struct {
 	Original  Pos // of a carried message
 }
 
-var errShort = errors.New("record body is shorter than its fields say")
+// ErrMalformed: a record whose checksum is right and whose body makes no sense.
+var ErrMalformed = errors.New("record body is shorter than its fields say")
 
 // DecodeMessage takes the body of a KindMessage record apart.
-func DecodeMessage(rec *Record) (MessageView, error) {
-	var v MessageView
+func DecodeMessage(rec *Record) (v MessageView, err error) {
+	err = v.Decode(rec)
+	return v, err
+}
+
+// Decode is DecodeMessage into v, which an error leaves half done.
+func (v *MessageView) Decode(rec *Record) error {
 	b := rec.Body
+	v.Original = 0
 	if rec.Flags&FlagCarried != 0 {
 		if len(b) < 8 {
-			return v, errShort
+			return ErrMalformed
 		}
 		v.Original = Pos(binary.LittleEndian.Uint64(b))
 		b = b[8:]
 	}
 	var ok bool
 	if v.Publisher, b, ok = cutString(b); !ok {
-		return v, errShort
+		return ErrMalformed
 	}
 	if v.Topic, b, ok = cutString(b); !ok {
-		return v, errShort
+		return ErrMalformed
 	}
 	n, w := uvarint(b)
 	if w <= 0 || n > len(b)-w {
-		return v, errShort
+		return ErrMalformed
 	}
 	v.Props = b[w : w+n : w+n]
 	v.Payload = b[w+n:]
-	return v, nil
+	return nil
 }
 
 // cutString reads a two-byte length and as many bytes.

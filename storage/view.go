@@ -78,6 +78,8 @@ type view struct {
 	// because the sink is an interface and they would be allocated each time.
 	rec Record
 	msg MessageView
+	// topic is that of msg: often that of the next one as well.
+	topic *Topic
 
 	// retained are changes of the retained table that are not yet in the
 	// index; zero means deleted.
@@ -215,7 +217,7 @@ func (l *Log) stepLocked() {
 	for i := 0; i < stepRecords && v.pos < limit; i++ {
 		var next Pos
 		var err error
-		v.rec, next, err = v.seg.At(v.pos, v.pos < l.recoveredEnd)
+		next, err = v.seg.Read(v.pos, v.pos < l.recoveredEnd, &v.rec)
 		if err == nil {
 			l.viewRecord(&v.rec)
 			v.pos = next
@@ -245,15 +247,13 @@ func (l *Log) viewRecord(rec *Record) {
 	if rec.Kind != KindMessage {
 		return
 	}
-	var err error
-	if v.msg, err = DecodeMessage(rec); err != nil {
+	msg := &v.msg
+	if msg.Decode(rec) != nil {
 		return // sound by its checksum, so written like that: nothing to deliver
 	}
-	msg := &v.msg
-	t, ok := v.topics[string(msg.Topic)]
-	if !ok {
-		t = &Topic{Name: string(msg.Topic)}
-		v.topics[t.Name] = t
+	t := v.topic
+	if t == nil || t.Name != string(msg.Topic) {
+		t = v.topicLocked(msg.Topic)
 	}
 	t.count(rec, v.seg.Base)
 	if rec.Flags&FlagRetain != 0 {
@@ -262,6 +262,17 @@ func (l *Log) viewRecord(rec *Record) {
 	if v.sink != nil && rec.Flags&FlagCarried == 0 {
 		v.sink.Route(rec, msg, t)
 	}
+}
+
+// topicLocked is the segment's row of a topic.
+func (v *view) topicLocked(name []byte) *Topic {
+	t, ok := v.topics[string(name)]
+	if !ok {
+		t = &Topic{Name: string(name)}
+		v.topics[t.Name] = t
+	}
+	v.topic = t
+	return t
 }
 
 // retainLocked applies a retained message to the table.
@@ -295,7 +306,7 @@ func (l *Log) viewNextSegment() bool {
 	l.keeper.seal(sealJob{seg: v.seg, topics: v.topics, partial: v.partial, tally: v.tally})
 	v.seg.Unpin()
 	v.seg, v.pos, v.partial = seg, seg.First(), false
-	v.topics = make(map[string]*Topic, len(v.topics))
+	v.topics, v.topic = make(map[string]*Topic, len(v.topics)), nil
 	v.tally = tally{}
 	if s, ok := v.sink.(SegmentSink); ok {
 		s.NewSegment()
