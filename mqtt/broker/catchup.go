@@ -38,11 +38,11 @@ func (s *session) catchUp(w *work) (int, error) {
 	var pos storage.Pos
 	var err error
 	if s.narrow() {
-		n, pos, err = s.visit(found[:], limit)
+		n, pos, err = s.visit(w, found[:], limit)
 	} else if s.hasRoom() {
 		return s.scanAndSend(w, limit)
 	} else {
-		n, pos, err = s.scan(found[:], limit)
+		n, pos, err = s.scan(w, found[:], limit)
 	}
 	if err != nil {
 		return 0, err
@@ -68,10 +68,9 @@ func (s *session) scanAndSend(w *work, limit storage.Pos) (n int, err error) {
 	free := s.win.Free()
 	s.mu.Unlock()
 	now := s.b.now()
-	pos, size, left := s.readPos, len(w.buf), catchUpScan
-	for n < len(w.list) && free > 0 && size <= writeBufSize {
-		// What was found and not yet encoded lies in the pinned segment.
-		rec, e, next, ok, err := s.nextWanted(n > 0, pos, limit, &left)
+	pos, left := s.readPos, catchUpScan
+	for n < len(w.list) && free > 0 && w.large == nil {
+		e, at, next, ok, err := s.nextWanted(w, pos, limit, &left)
 		pos = next
 		if err != nil {
 			return 0, err
@@ -81,18 +80,21 @@ func (s *session) scanAndSend(w *work, limit storage.Pos) (n int, err error) {
 		}
 		x := &w.list[n]
 		*x = delivery{entry: e}
-		msg, _ := storage.DecodeMessage(&rec) // wants has done it
-		if s.describe(x, &rec, &msg, now); x.qos != skip {
-			n++
-			size += x.d.Size(s.version)
-			free -= int(min(x.qos, 1))
+		if s.describe(w, x, now); x.qos == skip {
+			continue
 		}
+		if !s.encode(w, x, false, n > 0) {
+			pos = at // again, in the next turn
+			break
+		}
+		n++
+		free -= int(min(x.qos, 1))
 	}
 	list := w.list[:n]
 	s.mu.Lock()
 	s.readPos = pos
 	s.next = max(s.next, pos)
-	s.numberLocked(list)
+	s.numberLocked(w, list)
 	event, log := s.deliveredLocked(list)
 	s.mu.Unlock()
 	if log {
@@ -102,14 +104,14 @@ func (s *session) scanAndSend(w *work, limit storage.Pos) (n int, err error) {
 			return 0, err
 		}
 	}
-	return n, s.encode(w, list, false)
+	return n, s.writeLarge(w)
 }
 
 // scan fills found with what the session wants, in order from where it stands.
-func (s *session) scan(found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
+func (s *session) scan(w *work, found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
 	pos, left := s.readPos, catchUpScan
 	for n < len(found) {
-		_, e, next, ok, err := s.nextWanted(false, pos, limit, &left)
+		e, _, next, ok, err := s.nextWanted(w, pos, limit, &left)
 		pos = next
 		if err != nil || !ok {
 			return n, pos, err
@@ -121,38 +123,40 @@ func (s *session) scan(found []entry, limit storage.Pos) (n int, pos storage.Pos
 }
 
 // nextWanted reads on from pos, up to limit and at most left records, to the
-// next one that the session wants; ok is false if there is none. next is where
-// to go on in either case. With stay it does not leave the pinned segment, so
-// that bytes handed out before stay valid.
-func (s *session) nextWanted(stay bool, pos, limit storage.Pos, left *int) (rec storage.Record, e entry, next storage.Pos, ok bool, err error) {
-	read := s.reader.Next
-	if stay {
-		read = s.reader.NextHere
-	}
+// next one that the session wants, which it leaves in w; ok is false if there
+// is none. at is where it was looked for, next where to go on in either case.
+func (s *session) nextWanted(w *work, pos, limit storage.Pos, left *int) (e entry, at, next storage.Pos, ok bool, err error) {
 	for ; pos < limit && *left > 0; *left-- {
-		rec, next, err := read(pos)
-		var damage *segment.Damage
+		next, err := s.reader.NextInto(pos, &w.rec)
 		switch {
-		case errors.Is(err, storage.ErrLeaves):
-			return rec, e, pos, false, nil
-		case errors.Is(err, storage.ErrEnd):
-			next = limit
-		case errors.As(err, &damage):
-			s.b.log.ReportDamage(damage)
-			next = damage.To
 		case err != nil:
-			return rec, e, pos, false, err
-		case rec.Pos >= limit:
+			if next, err = s.readPast(err, limit); err != nil {
+				return e, pos, pos, false, err
+			}
+		case w.rec.Pos >= limit:
 			next = limit
 		default:
-			if e, ok := s.wants(&rec); ok {
+			if e, ok := s.wants(w); ok {
 				*left--
-				return rec, e, min(next, limit), true, nil
+				return e, pos, min(next, limit), true, nil
 			}
 		}
 		pos = min(next, limit)
 	}
-	return rec, e, pos, false, nil
+	return e, pos, pos, false, nil
+}
+
+// readPast is where to go on when no record could be read.
+func (s *session) readPast(err error, limit storage.Pos) (next storage.Pos, _ error) {
+	var damage *segment.Damage
+	switch {
+	case errors.Is(err, storage.ErrEnd):
+		return limit, nil
+	case errors.As(err, &damage):
+		s.b.log.ReportDamage(damage)
+		return damage.To, nil
+	}
+	return 0, err
 }
 
 // selection is the flusher's list of positions to visit.
@@ -184,17 +188,17 @@ func (s *session) narrow() bool {
 }
 
 // visit reads the records of the selection.
-func (s *session) visit(found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
+func (s *session) visit(w *work, found []entry, limit storage.Pos) (n int, pos storage.Pos, err error) {
 	for n < len(found) && len(s.sel.Positions) > 0 {
 		at := s.sel.Positions[0]
 		if at >= limit {
 			return n, limit, nil
 		}
-		rec, err := s.reader.Get(at)
+		err := s.reader.GetInto(at, &w.rec)
 		var damage *segment.Damage
 		switch {
 		case err == nil:
-			if e, ok := s.wants(&rec); ok {
+			if e, ok := s.wants(w); ok {
 				found[n] = e
 				n++
 			}
@@ -226,13 +230,14 @@ func (s *session) goLive() {
 	})
 }
 
-// wants matches a record of the log with the session's subscriptions.
-func (s *session) wants(rec *storage.Record) (entry, bool) {
+// wants matches the record in w with the session's subscriptions, and takes
+// it apart.
+func (s *session) wants(w *work) (entry, bool) {
+	rec, msg := &w.rec, &w.msg
 	if rec.Kind != storage.KindMessage || rec.Flags&storage.FlagCarried != 0 {
 		return entry{}, false
 	}
-	msg, err := storage.DecodeMessage(rec)
-	if err != nil || s.b.log.Dropped(msg.Topic, rec.Pos) {
+	if msg.Decode(rec) != nil || s.b.log.Dropped(msg.Topic, rec.Pos) {
 		return entry{}, false
 	}
 	s.mu.Lock()
@@ -303,14 +308,13 @@ func (s *session) repeat(w *work, id uint16, e proto.Entry) error {
 	}
 	x := &w.list[0]
 	*x = delivery{entry: entry{pos: storage.Pos(e.Pos), qos: e.QoS, retained: e.Retained}, dup: true}
-	rec, err := s.reader.Get(x.pos)
+	err := s.reader.GetInto(x.pos, &w.rec)
 	if err == nil {
-		var msg storage.MessageView
-		if msg, err = storage.DecodeMessage(&rec); err == nil {
+		if err = w.msg.Decode(&w.rec); err == nil {
 			s.mu.Lock()
-			x.match = s.memoFor(string(msg.Topic))
+			x.match = s.memoFor(string(w.msg.Topic))
 			s.mu.Unlock()
-			s.describe(x, &rec, &msg, s.b.now())
+			s.describe(w, x, s.b.now())
 		}
 	}
 	if err != nil {
@@ -325,8 +329,9 @@ func (s *session) repeat(w *work, id uint16, e proto.Entry) error {
 		s.mu.Unlock()
 		return nil
 	}
-	x.d.PacketID = id
-	return s.encode(w, w.list[:1], false)
+	w.d.PacketID = id
+	s.encode(w, x, false, false)
+	return s.writeLarge(w)
 }
 
 // memoFor is the match for a topic now, for a repetition; the subscription
@@ -373,12 +378,12 @@ func (s *session) takeRetained(w *work) (int, error) {
 		w.list[i] = delivery{entry: entry{pos: x.Pos, match: task.sub.match, qos: task.sub.QoS, retained: true}, task: task}
 	}
 	for done := 0; done < len(list); {
-		used, err := s.read(w, w.list[done:len(list)])
+		used, err := s.read(w, w.list[done:len(list)], false)
 		if err == nil {
-			err = s.number(w.list[done:done+used], 0)
+			err = s.number(w, w.list[done:done+used], 0)
 		}
 		if err == nil {
-			err = s.encode(w, w.list[done:done+used], false)
+			err = s.writeLarge(w)
 		}
 		if err == nil && len(w.buf) >= writeBufSize {
 			err = s.c.write(w.buf, s.limits.WriteTimeout.Std())

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"errors"
 	"sync"
 	"time"
@@ -23,15 +24,23 @@ const (
 
 // work is what a flusher needs while it runs; idle sessions hold none.
 type work struct {
-	buf  []byte
+	buf  []byte // what is to be written
 	list [flushBatch]delivery
+	// large is a payload that is to be written behind buf, from the mapping.
+	large []byte
+
+	// of the message that is being looked at
+	rec storage.Record
+	msg storage.MessageView
+	d   packet.Delivery
 }
 
-// delivery is a message that is about to be encoded.
+// delivery is a message that is about to be sent.
 type delivery struct {
 	entry
-	d   packet.Delivery
-	dup bool
+	idAt int    // where its packet identifier lies in work.buf
+	id   uint16 // once it has one
+	dup  bool
 	// task is the retain task that the message is sent for, if any.
 	task *retainTask
 }
@@ -85,7 +94,7 @@ func (s *session) flush(inline bool) {
 		if cap(w.buf) > 2*writeBufSize {
 			w.buf = make([]byte, 0, writeBufSize) // a large message is not to stay
 		}
-		w.buf = w.buf[:0]
+		w.buf, w.large = w.buf[:0], nil
 		works.Put(w)
 	}()
 	for round := 0; ; round++ {
@@ -249,29 +258,29 @@ func (s *session) peekLocked(w *work) int {
 	return n
 }
 
-// send reads, numbers and encodes the first n deliveries of w.list, which are
+// send reads, encodes and numbers the first n deliveries of w.list, which are
 // the first of the outbox.
 func (s *session) send(w *work, n int, inline bool) error {
-	used, err := s.read(w, w.list[:n])
+	used, err := s.read(w, w.list[:n], inline)
 	if err != nil {
 		return err
 	}
-	if err := s.number(w.list[:used], used); err != nil {
+	if err := s.number(w, w.list[:used], used); err != nil {
 		return err
 	}
-	return s.encode(w, w.list[:used], inline)
+	return s.writeLarge(w)
 }
 
-// number gives packet identifiers to a list of deliveries that were read, of
+// number gives packet identifiers to a list of deliveries that lie in w.buf, of
 // which the first drop came out of the outbox, and sees to it that the log
 // knows them before they leave.
-func (s *session) number(list []delivery, drop int) error {
+func (s *session) number(w *work, list []delivery, drop int) error {
 	s.mu.Lock()
 	if drop > 0 {
 		s.next = list[drop-1].pos + 1
 		s.out.drop(drop)
 	}
-	s.numberLocked(list)
+	s.numberLocked(w, list)
 	event, log := s.deliveredLocked(list)
 	s.mu.Unlock()
 	if !log {
@@ -284,42 +293,73 @@ func (s *session) number(list []delivery, drop int) error {
 // skip marks a delivery that is not sent.
 const skip = 0xff
 
-// read looks the messages up. It returns how many of the list were handled: as
-// many as lie in one segment and fit into the write buffer. Those that are
-// not to be sent are marked.
-func (s *session) read(w *work, list []delivery) (used int, err error) {
+// read looks the messages up and encodes them, all but their identifiers. It
+// returns how many of the list were handled: as many as fit into the write
+// buffer. Those that are not to be sent are marked.
+func (s *session) read(w *work, list []delivery, inline bool) (used int, err error) {
 	now := s.b.now()
-	size := len(w.buf)
 	for i := range list {
 		x := &list[i]
-		if i > 0 && !s.reader.Holds(x.pos) {
-			return i, nil // its pin would end the ones before
+		err := s.reader.GetInto(x.pos, &w.rec)
+		if err == nil {
+			err = w.msg.Decode(&w.rec)
 		}
-		rec, err := s.reader.Get(x.pos)
 		if err != nil {
 			if err := s.missing(x, err); err != nil {
 				return 0, err
 			}
 			continue
 		}
-		msg, err := storage.DecodeMessage(&rec)
-		if err != nil {
+		if x.task != nil && !x.task.wants(s.id, &w.rec, &w.msg) {
 			x.qos = skip
 			continue
 		}
-		if x.task != nil && !x.task.wants(s.id, &rec, &msg) {
-			x.qos = skip
+		if s.describe(w, x, now); x.qos == skip {
 			continue
 		}
-		s.describe(x, &rec, &msg, now)
-		if x.qos == skip {
-			continue
-		}
-		if size += x.d.Size(s.version); size > writeBufSize && i > 0 {
+		if !s.encode(w, x, inline, i > 0) {
 			return i, nil
+		}
+		if w.large != nil {
+			return i + 1, nil
 		}
 	}
 	return len(list), nil
+}
+
+// encode appends the packet that describe has described to w.buf. With more
+// it reports false in place of making w.buf larger than it should be. A large
+// payload stays where it is: then this is the last packet, and writeLarge
+// comes behind it.
+func (s *session) encode(w *work, x *delivery, inline, more bool) bool {
+	large := len(w.d.Payload) >= largePayload
+	if more && (large || len(w.buf)+w.d.Size(s.version) > writeBufSize) {
+		return false
+	}
+	w.buf, x.idAt = w.d.AppendHead(w.buf, s.version)
+	if large && !inline {
+		w.large = w.d.Payload
+		return true
+	}
+	// A blocking write on somebody else's goroutine is out of the question,
+	// so there a large one is copied.
+	w.buf = append(w.buf, w.d.Payload...)
+	return true
+}
+
+// writeLarge writes a payload that encode has left where it was, behind
+// what comes before it.
+func (s *session) writeLarge(w *work) error {
+	if w.large == nil {
+		return nil
+	}
+	payload := w.large
+	w.large = nil
+	if err := s.c.write(w.buf, s.limits.WriteTimeout.Std()); err != nil {
+		return err
+	}
+	w.buf = w.buf[:0]
+	return s.c.write(payload, s.limits.WriteTimeout.Std())
 }
 
 // missing handles an entry whose record cannot be read: dropped by
@@ -328,7 +368,7 @@ func (s *session) missing(x *delivery, err error) error {
 	x.qos = skip
 	var damage *segment.Damage
 	switch {
-	case errors.Is(err, storage.ErrGone):
+	case errors.Is(err, storage.ErrGone), errors.Is(err, storage.ErrMalformed):
 		return nil
 	case errors.As(err, &damage):
 		s.b.log.ReportDamage(damage)
@@ -337,16 +377,15 @@ func (s *session) missing(x *delivery, err error) error {
 	return err
 }
 
-// describe turns a record into what is encoded, or marks it as not to be
-// sent: expired, or larger than the client takes.
-func (s *session) describe(x *delivery, rec *storage.Record, msg *storage.MessageView, now time.Time) {
+// describe turns the record of w into what is encoded, or marks it as not to
+// be sent: expired, or larger than the client takes.
+func (s *session) describe(w *work, x *delivery, now time.Time) {
+	rec, d := &w.rec, &w.d
 	x.qos = min(x.qos, rec.Flags&storage.FlagQoS)
-	x.d = packet.Delivery{
-		Dup: x.dup, QoS: x.qos, PacketID: 1,
-		Retain:  x.retained || x.match != nil && x.match.rap && rec.Flags&storage.FlagRetain != 0, // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
-		Topic:   msg.Topic,
-		Payload: msg.Payload,
-	}
+	*d = packet.Delivery{}
+	d.Dup, d.QoS, d.PacketID = x.dup, x.qos, 1
+	d.Retain = x.retained || x.match != nil && x.match.rap && rec.Flags&storage.FlagRetain != 0 // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+	d.Topic, d.Payload = w.msg.Topic, w.msg.Payload
 	if rec.Flags&storage.FlagExpiry != 0 {
 		left := int64(rec.Expiry) - int64(s.b.log.Age(&rec.Head, now)/time.Second)
 		if left <= 0 && !x.dup { // [MQTT-3.3.2-5]; not once it has gone out [MQTT-4.3.3-7]
@@ -354,26 +393,27 @@ func (s *session) describe(x *delivery, rec *storage.Record, msg *storage.Messag
 			x.qos = skip
 			return
 		}
-		x.d.HasExpiry, x.d.Expiry = true, uint32(max(left, 0)) // [MQTT-3.3.2-6]
+		d.HasExpiry, d.Expiry = true, uint32(max(left, 0)) // [MQTT-3.3.2-6]
 	}
 	if s.version == packet.V5 {
-		x.d.Props = msg.Props
+		d.Props = w.msg.Props
 		if x.match != nil {
-			x.d.SubscriptionIDs = x.match.ids
+			d.SubscriptionIDs = x.match.ids
 		}
 	}
-	if size := x.d.Size(s.version); size > s.limit() { // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
+	if size := d.Size(s.version); size > s.limit() { // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
 		s.losses.add(storage.CauseTooLarge, rec)
 		x.qos = skip
 	}
 }
 
 // numberLocked gives packet identifiers to new QoS 1 and 2 messages.
-func (s *session) numberLocked(list []delivery) {
+func (s *session) numberLocked(w *work, list []delivery) {
 	for i := range list {
 		x := &list[i]
 		if x.qos == 1 || x.qos == 2 {
-			x.d.PacketID = s.win.Add(uint64(x.pos), x.qos, x.retained)
+			x.id = s.win.Add(uint64(x.pos), x.qos, x.retained)
+			binary.BigEndian.PutUint16(w.buf[x.idAt:], x.id)
 		}
 	}
 }
@@ -389,7 +429,7 @@ func (s *session) deliveredLocked(list []delivery) (storage.Event, bool) {
 	s.scratch = s.scratch[:0]
 	for i := range list {
 		if x := &list[i]; x.qos == 1 || x.qos == 2 {
-			s.scratch = append(s.scratch, storage.Inflight{ID: x.d.PacketID, Pos: x.pos, QoS: x.qos, Retained: x.retained})
+			s.scratch = append(s.scratch, storage.Inflight{ID: x.id, Pos: x.pos, QoS: x.qos, Retained: x.retained})
 		}
 	}
 	if len(s.scratch) == 0 {
@@ -399,36 +439,6 @@ func (s *session) deliveredLocked(list []delivery) (storage.Event, bool) {
 	s.event = e.Body
 	s.beginAppendLocked()
 	return e, true
-}
-
-// encode appends the packets to w.buf. A large payload does not go through
-// it: what is there is written, then the payload straight from the mapping.
-func (s *session) encode(w *work, list []delivery, inline bool) error {
-	for i := range list {
-		x := &list[i]
-		if x.qos == skip {
-			continue
-		}
-		if len(x.d.Payload) < largePayload {
-			w.buf = x.d.Append(w.buf, s.version)
-			continue
-		}
-		w.buf = x.d.AppendHead(w.buf, s.version)
-		if inline {
-			// A blocking write on somebody else's goroutine is out of the
-			// question, so this one is copied.
-			w.buf = append(w.buf, x.d.Payload...)
-			continue
-		}
-		if err := s.c.write(w.buf, s.limits.WriteTimeout.Std()); err != nil {
-			return err
-		}
-		w.buf = w.buf[:0]
-		if err := s.c.write(x.d.Payload, s.limits.WriteTimeout.Std()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lossCount adds up what a session did not get, between two rows of the

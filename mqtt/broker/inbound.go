@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"cairnmq/mqtt/logging"
@@ -21,6 +22,8 @@ type batch struct {
 	acks  []pubAck // in the order of the PUBLISH packets [MQTT-4.6.0-2]
 	qos2  []qos2   // QoS 2 messages in msgs
 	props []byte   // end-to-end properties that had to be put together
+
+	publish packet.Publish // the one that is being handled
 
 	released []uint16 // PUBREL, in order
 	unknown  []uint16 // PUBREL of an identifier that was not there
@@ -69,10 +72,11 @@ func (b *batch) reset() {
 	b.released, b.unknown = b.released[:0], b.unknown[:0]
 	b.puback, b.refused, b.pubrec, b.pubcomp = b.puback[:0], b.refused[:0], b.pubrec[:0], b.pubcomp[:0]
 	b.unacked = 0
-	if cap(b.msgs) > 512 {
-		*b = batch{} // a quiet connection keeps no memory of a busy moment
-	}
 }
+
+// batches are those of connections that have nothing to handle just now: an
+// idle connection holds none.
+var batches = sync.Pool{New: func() any { return new(batch) }}
 
 // errDisconnect ends the read loop after a DISCONNECT of the client.
 var errDisconnect = errors.New("client disconnected")
@@ -94,6 +98,13 @@ func (s *session) readLoop() error {
 // handleBuffered parses every whole packet in the read buffer and commits
 // them together: the slices in the batch are of the buffer.
 func (s *session) handleBuffered() error {
+	s.in = batches.Get().(*batch)
+	defer func() {
+		s.in.reset()
+		s.in.publish = packet.Publish{} // let go of the read buffer
+		batches.Put(s.in)
+		s.in = nil
+	}()
 	c := s.c
 	for c.r < c.w {
 		f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], s.b.maxPacket(c))
@@ -154,28 +165,19 @@ func (s *session) handle(f packet.Frame) error {
 }
 
 func (s *session) handlePublish(f packet.Frame) error {
-	var p packet.Publish
+	in := s.in
+	p := &in.publish
 	if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
 		return err
 	}
-	if err := s.resolveAlias(&p); err != nil {
+	if err := s.resolveAlias(p); err != nil {
 		return err
-	}
-	in := &s.in
-	m := storage.Message{
-		Publisher: s.id, Topic: p.Topic, Props: p.Props, Payload: p.Payload,
-		QoS: p.QoS, Retain: p.Retain, HasExpiry: p.HasExpiry, Expiry: p.Expiry,
-	}
-	if p.HopByHop {
-		n := len(in.props)
-		in.props = p.AppendEndToEnd(in.props)
-		m.Props = in.props[n:len(in.props):len(in.props)]
 	}
 	refusal := s.b.refusal(p.Topic)
 	switch p.QoS {
 	case 0:
 		if refusal == 0 {
-			in.msgs = append(in.msgs, m)
+			in.add(s.id, p)
 		}
 		return nil
 	case 1:
@@ -183,28 +185,45 @@ func (s *session) handlePublish(f packet.Frame) error {
 			return err
 		}
 		in.unacked++
-		s.admit(packet.PUBACK, &m, p.PacketID, refusal)
-	case 2:
-		return s.admitQoS2(&m, p.PacketID, refusal)
+		in.admit(packet.PUBACK, s.id, p, refusal)
+		return nil
 	}
-	return nil
+	return s.admitQoS2(p, refusal)
+}
+
+// add puts a message into the batch, whose slices are those of the packet.
+func (b *batch) add(publisher string, p *packet.Publish) *storage.Message {
+	n := len(b.msgs)
+	if n == cap(b.msgs) {
+		b.msgs = append(b.msgs, storage.Message{})
+	} else {
+		b.msgs = b.msgs[:n+1] // cleared by reset
+	}
+	m := &b.msgs[n]
+	m.Publisher, m.Topic, m.Props, m.Payload = publisher, p.Topic, p.Props, p.Payload
+	m.QoS, m.Retain, m.HasExpiry, m.Expiry = p.QoS, p.Retain, p.HasExpiry, p.Expiry
+	if p.HopByHop {
+		n := len(b.props)
+		b.props = p.AppendEndToEnd(b.props)
+		m.Props = b.props[n:len(b.props):len(b.props)]
+	}
+	return m
 }
 
 // admit puts a message and the answer that it waits for into the batch.
-func (s *session) admit(typ packet.Type, m *storage.Message, id uint16, refusal packet.ReasonCode) {
-	in := &s.in
-	a := pubAck{typ: typ, id: id, msg: -1, code: refusal}
+func (b *batch) admit(typ packet.Type, publisher string, p *packet.Publish, refusal packet.ReasonCode) {
+	a := pubAck{typ: typ, id: p.PacketID, msg: -1, code: refusal}
 	if refusal == 0 {
-		a.msg = len(in.msgs)
-		in.msgs = append(in.msgs, *m)
+		a.msg = len(b.msgs)
+		b.add(publisher, p)
 	}
-	in.acks = append(in.acks, a)
+	b.acks = append(b.acks, a)
 }
 
-func (s *session) admitQoS2(m *storage.Message, id uint16, refusal packet.ReasonCode) error {
-	in := &s.in
+func (s *session) admitQoS2(p *packet.Publish, refusal packet.ReasonCode) error {
+	in, id := s.in, p.PacketID
 	if refusal != 0 {
-		s.admit(packet.PUBREC, m, id, refusal) // [MQTT-4.3.3-9]: the identifier stays free
+		in.admit(packet.PUBREC, s.id, p, refusal) // [MQTT-4.3.3-9]: the identifier stays free
 		return nil
 	}
 	if s.inbound.Has(id) { // [MQTT-4.3.3-10]
@@ -220,18 +239,16 @@ func (s *session) admitQoS2(m *storage.Message, id uint16, refusal packet.Reason
 	}
 	if slices.Contains(in.released, id) || len(in.qos2) == maxQoS2 {
 		// The identifier is used again: its release must be in the log before
-		// the new message. The slices of m are of the buffer, which stays, but
-		// for properties that were put together.
-		m.Props = slices.Clone(m.Props)
+		// the new message. The slices of p are of the read buffer, which stays.
 		if err := s.commit(); err != nil {
 			return err
 		}
 	}
-	if s.logged {
-		m.PacketID = id
-	}
 	in.qos2 = append(in.qos2, qos2{id, len(in.msgs)})
-	s.admit(packet.PUBREC, m, id, 0)
+	in.admit(packet.PUBREC, s.id, p, 0)
+	if s.logged {
+		in.msgs[len(in.msgs)-1].PacketID = id
+	}
 	return nil
 }
 
@@ -272,12 +289,15 @@ func (s *session) resolveAlias(p *packet.Publish) error {
 	return nil
 }
 
+var slash = []byte{'/'}
+
 // refusal is the reason why nobody may publish to a topic, or zero.
 func (b *Broker) refusal(name []byte) packet.ReasonCode {
 	if name[0] == '$' && isServerTopic(name) {
 		return packet.NotAuthorized
 	}
-	if bytes.Count(name, []byte{'/'}) >= b.cfg.Limits.MaxTopicLevels {
+	limit := b.cfg.Limits.MaxTopicLevels
+	if len(name) >= limit && bytes.Count(name, slash) >= limit {
 		return packet.TopicNameInvalid
 	}
 	return 0
@@ -293,7 +313,7 @@ func (s *session) handleAck(f packet.Frame) error {
 	if err := a.Decode(s.version, f.Type, f.Flags, f.Body); err != nil {
 		return err
 	}
-	in := &s.in
+	in := s.in
 	switch f.Type {
 	case packet.PUBACK:
 		in.puback = append(in.puback, a.PacketID) // 0x80 or more counts as well [MQTT-4.4.0-2]
@@ -326,7 +346,7 @@ func (s *session) handleAck(f packet.Frame) error {
 // commit carries out what was collected. The order is the broker's promise:
 // append, wait for the class, answer; then route.
 func (s *session) commit() error {
-	in := &s.in
+	in := s.in
 	if in.empty() {
 		return nil
 	}
@@ -354,7 +374,7 @@ func (s *session) commit() error {
 func (s *session) store() error {
 	err := s.tryStore(false)
 	for held := false; err == nil; held = true {
-		i := slices.IndexFunc(s.in.msgs, noRoom)
+		i := firstWithoutRoom(s.in.msgs)
 		switch {
 		case i < 0:
 			s.noteRefused()
@@ -376,13 +396,13 @@ func (s *session) store() error {
 // tryStore is one attempt, with all messages or, again, with those that had
 // no room.
 func (s *session) tryStore(again bool) error {
-	in := &s.in
+	in := s.in
 	msgs := in.msgs
 	var at []int
 	if again {
 		msgs = nil
 		for i := range in.msgs {
-			if noRoom(in.msgs[i]) {
+			if noRoom(&in.msgs[i]) {
 				msgs, at = append(msgs, in.msgs[i]), append(at, i)
 			}
 		}
@@ -417,7 +437,7 @@ func (s *session) tryStore(again bool) error {
 func (s *session) countRefused() {
 	for i := range s.in.msgs {
 		m := &s.in.msgs[i]
-		if !noRoom(*m) {
+		if !noRoom(m) {
 			continue
 		}
 		x := &s.refused
@@ -441,8 +461,19 @@ func (s *session) noteRefused() {
 	s.refused = storage.Loss{}
 }
 
-func noRoom(m storage.Message) bool {
-	return errors.Is(m.Err, storage.ErrFull) || errors.Is(m.Err, storage.ErrQuota)
+func noRoom(m *storage.Message) bool {
+	return m.Err != nil && (errors.Is(m.Err, storage.ErrFull) || errors.Is(m.Err, storage.ErrQuota))
+}
+
+// firstWithoutRoom is the index of the first message that found no room, or
+// -1.
+func firstWithoutRoom(msgs []storage.Message) int {
+	for i := range msgs {
+		if noRoom(&msgs[i]) {
+			return i
+		}
+	}
+	return -1
 }
 
 // roomPoll bounds the wait when it is a rule's share that is used up, which
@@ -470,7 +501,7 @@ func (s *session) awaitRoom(why error) error {
 // release writes down which identifiers are free again, before the PUBCOMPs
 // say so.
 func (s *session) release() error {
-	in := &s.in
+	in := s.in
 	if len(in.released) == 0 || !s.logged {
 		return nil
 	}
@@ -488,7 +519,7 @@ const ackEvery = 512
 // acknowledged takes the subscriber's acknowledgements. PUBRECs are in the
 // log before a PUBREL leaves.
 func (s *session) acknowledged() error {
-	in := &s.in
+	in := s.in
 	if len(in.puback)+len(in.refused)+len(in.pubrec)+len(in.pubcomp) == 0 {
 		return nil
 	}
@@ -543,7 +574,7 @@ func (s *session) noteAckLocked(id uint16, done bool) {
 
 // answer queues the acknowledgements of the batch.
 func (s *session) answer() {
-	in := &s.in
+	in := s.in
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.farewell { // [MQTT-3.14.4-1]

@@ -48,7 +48,7 @@ type session struct {
 	present    bool          // an earlier session was resumed
 	connExpiry uint32        // what CONNECT said
 
-	in      batch        // what the reader is collecting
+	in      *batch       // what the reader is collecting, while it handles a buffer
 	at      packet.Type  // the reader's: of the packet that was wrong
 	refused storage.Loss // messages of this client for which there was no room
 

@@ -328,8 +328,9 @@ func (d *Delivery) Size(v Version) int {
 }
 
 // AppendHead appends everything up to the payload, so that a large payload can be
-// written from where it lies.
-func (d *Delivery) AppendHead(dst []byte, v Version) []byte {
+// written from where it lies. idAt is where the packet identifier begins in b, for
+// those who learn it later; zero with QoS 0.
+func (d *Delivery) AppendHead(dst []byte, v Version) (b []byte, idAt int) {
 	remaining, propsLen := d.lengths(v)
 	flags := d.QoS<<1 | bit(d.Retain, 0)
 	if d.QoS > 0 { // never DUP with QoS 0 [MQTT-3.3.1-2], [MQTT-4.3.1-1]
@@ -338,10 +339,11 @@ func (d *Delivery) AppendHead(dst []byte, v Version) []byte {
 	dst = AppendPublishHeader(dst, v, flags, remaining)
 	dst = appendString(dst, d.Topic)
 	if d.QoS > 0 { // [MQTT-2.2.1-2]
+		idAt = len(dst)
 		dst = append(dst, byte(d.PacketID>>8), byte(d.PacketID))
 	}
 	if v != V5 {
-		return dst
+		return dst, idAt
 	}
 	dst = AppendVarint(dst, uint32(propsLen))
 	if d.Alias != 0 {
@@ -354,10 +356,11 @@ func (d *Delivery) AppendHead(dst []byte, v Version) []byte {
 	for _, id := range d.SubscriptionIDs { // all of them in one copy [MQTT-3.3.4-4]
 		dst = AppendVarint(append(dst, byte(PropSubscriptionID)), id)
 	}
-	return append(dst, d.Props...)
+	return append(dst, d.Props...), idAt
 }
 
 // Append appends the whole packet.
 func (d *Delivery) Append(dst []byte, v Version) []byte {
-	return append(d.AppendHead(dst, v), d.Payload...)
+	b, _ := d.AppendHead(dst, v)
+	return append(b, d.Payload...)
 }

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"testing"
 )
@@ -96,8 +97,12 @@ func TestDeliveryMatchesItsSizeAndDecodes(t *testing.T) {
 func checkDelivery(t *testing.T, v Version, d *Delivery) {
 	t.Helper()
 	b := d.Append(nil, v)
-	if len(b) != d.Size(v) || !bytes.Equal(b[:len(b)-len(d.Payload)], d.AppendHead(nil, v)) {
+	head, idAt := d.AppendHead([]byte("before"), v)
+	if len(b) != d.Size(v) || !bytes.Equal(b[:len(b)-len(d.Payload)], head[6:]) {
 		t.Fatalf("%v %+v: size %d, wrote %d", v, d, d.Size(v), len(b))
+	}
+	if d.QoS == 0 && idAt != 0 || d.QoS > 0 && binary.BigEndian.Uint16(head[idAt:]) != d.PacketID {
+		t.Fatalf("%v %+v: identifier at %d of % x", v, d, idAt, head)
 	}
 	f := mustFrame(t, b)
 	var p Publish
