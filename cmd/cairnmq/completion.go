@@ -62,6 +62,8 @@ func values(word string) []string {
 		return formats
 	case "--kind", "-kind":
 		return append(kindNames(), "all")
+	case "--hash", "-hash":
+		return hashes
 	case "completion":
 		return shells()
 	case "--log-level", "-log-level":

@@ -24,6 +24,7 @@ type Broker struct {
 	log       *storage.Log
 	router    *router
 	clients   *clients
+	gate      *gate
 	brokerLog *slog.Logger
 	clientLog *slog.Logger
 	logs      *logging.Root
@@ -78,6 +79,10 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 		return nil, err
 	}
 	o.Now = clock
+	g, err := openGate(cfg, logs, clock)
+	if err != nil {
+		return nil, err
+	}
 	l, err := storage.Open(cfg.Storage.Dir, o)
 	if err != nil {
 		return nil, err
@@ -89,6 +94,7 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 		maxExpiry:      uint32(min(cfg.Sessions.MaxExpiry.Std()/time.Second, 1<<32-2)),
 		syncedSessions: l.SessionClass() == storage.ClassAlways,
 		clock:          clock,
+		gate:           g,
 		keeper:         make(chan struct{}, 1),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
@@ -210,7 +216,8 @@ func (b *Broker) accept(s *server) {
 // admit does what comes before MQTT on the connection's own goroutine. The time to CONNECT runs from here, over all of
 // it.
 func (b *Broker) admit(c *conn, s *server, guest *listener.Guest) bool {
-	if err := c.setDeadline(guest.Socket.SetDeadline, time.Now().Add(s.ConnectTimeout.Std())); err != nil {
+	c.connectBy = time.Now().Add(s.ConnectTimeout.Std())
+	if err := c.setDeadline(guest.Socket.SetDeadline, c.connectBy); err != nil {
 		_ = guest.Socket.Close()
 		return false
 	}

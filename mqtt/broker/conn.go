@@ -33,7 +33,8 @@ type conn struct {
 	r, w   int
 	pooled *[]byte
 
-	maxPacket int // bytes
+	maxPacket int       // bytes
+	connectBy time.Time // until when the client must have got its CONNACK
 
 	// deadlines guards those of the socket: once the connection is to end,
 	// nobody gives it more time.

@@ -25,17 +25,27 @@ func (b *Broker) serve(c *conn, server *server) {
 		log = log.With("identity", c.who.Identity)
 	}
 	p, err := b.awaitConnect(c, server)
+	var w who
+	if err == nil {
+		w, err = b.authenticate(c, p, server)
+	}
 	if err != nil {
-		b.refuse(c, p, err)
+		if p.HasUsername {
+			log = log.With("claims", p.Username) // perhaps wrongly
+		}
 		if !closedByPeer(err) {
 			log.Info("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
 		}
+		b.refuse(c, p, err)
 		return
 	}
-	s, err := b.openSession(c, p, server, log)
+	if w.user != "" {
+		log = log.With("user", w.user)
+	}
+	s, err := b.openSession(c, p, server, w, log)
 	if err != nil {
-		b.refuse(c, p, asRefusal(err))
 		log.Warn("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
+		b.refuse(c, p, asRefusal(err))
 		return
 	}
 	s.log.Info("client connected", "version", s.version.String(), "resumed", s.present, logging.KeyPacket, "CONNECT", "keepalive", s.keepAlive.String(), "expiry", expiryText(s.expiry))
@@ -81,9 +91,6 @@ func (b *Broker) checkConnect(p *packet.Connect) error {
 	if len(p.ClientID) > b.cfg.Sessions.MaxClientID {
 		return &packet.Error{Code: packet.ClientIdentifierNotValid, Reason: fmt.Sprintf("client identifier of %d bytes is longer than %d", len(p.ClientID), b.cfg.Sessions.MaxClientID), Cite: "MQTT-3.1.3-8"}
 	}
-	if p.Props.AuthMethod != nil {
-		return &packet.Error{Code: packet.BadAuthenticationMethod, Reason: fmt.Sprintf("authentication method %q is not known", *p.Props.AuthMethod), Cite: "MQTT-4.12.0-1"}
-	}
 	if w := p.Will; w != nil {
 		if code := b.refusal([]byte(w.Topic)); code != 0 {
 			return &packet.Error{Code: code, Reason: fmt.Sprintf("nobody may publish to the will's topic %q", w.Topic)}
@@ -113,14 +120,18 @@ func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
 	if p.Version == packet.V5 && wantsProblem(p) {
 		ack.Props.ReasonString = &e.Reason
 	}
-	limit := packet.MaxPacketSize
-	if m := p.Props.MaximumPacketSize; m != nil {
-		limit = int(min(*m, packet.MaxPacketSize))
-	}
-	if out, ok := ack.AppendLimited(nil, p.Version, limit); ok { // [MQTT-3.2.2-19]
+	if out, ok := ack.AppendLimited(nil, p.Version, clientLimit(p)); ok { // [MQTT-3.2.2-19]
 		_ = c.write(out, farewellTime)
 		c.hangUp()
 	}
+}
+
+// clientLimit is the largest packet that the client takes.
+func clientLimit(p *packet.Connect) int {
+	if m := p.Props.MaximumPacketSize; m != nil {
+		return int(min(*m, packet.MaxPacketSize))
+	}
+	return packet.MaxPacketSize
 }
 
 // asRefusal is the answer to a client whose session could not be opened.
@@ -156,12 +167,13 @@ func newClientID() string {
 // openSession makes the session of an accepted CONNECT: whoever has the
 // client id now is put out first, then the stored state is taken up or thrown
 // away, the log is told, and the client gets its CONNACK.
-func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, log logger) (*session, error) {
+func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, w who, log logger) (*session, error) {
 	assigned := p.ClientID == ""
 	if assigned {
 		p.ClientID = newClientID() // [MQTT-3.1.3-6], [MQTT-3.2.2-16]
 	}
 	s := b.newSession(c, p, server, log)
+	s.who = w
 	unlock := b.clients.claim(p.ClientID)
 	defer unlock()
 	if old := b.clients.get(p.ClientID); old != nil { // [MQTT-3.1.4-3]
@@ -218,9 +230,7 @@ func (b *Broker) newSession(c *conn, p *packet.Connect, server *server, log logg
 			limit = int(*m)
 		}
 		limit = min(limit, b.cfg.Sessions.MaxInflight)
-		if m := p.Props.MaximumPacketSize; m != nil {
-			s.maxPacket = int(min(*m, packet.MaxPacketSize))
-		}
+		s.maxPacket = clientLimit(p)
 	case !p.CleanStart:
 		s.expiry = b.capExpiry(storage.Never) // [MQTT311-3.1.2-4]
 	}
@@ -323,6 +333,9 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 		x.SharedSubAvailable = &no
 		if assigned {
 			x.AssignedClientID = &s.id
+		}
+		if s.who.method != nil { // [MQTT-4.12.0-5], and no method without [MQTT-4.12.0-6]
+			x.AuthMethod, x.AuthData = p.Props.AuthMethod, s.who.data
 		}
 		if s.expiry != s.connExpiry {
 			x.SessionExpiry = &s.expiry

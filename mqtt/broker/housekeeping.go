@@ -24,6 +24,7 @@ func (b *Broker) housekeeping() {
 		}
 		b.checkKeepAlives()
 		b.checkDue(b.now())
+		b.gate.refresh()
 		b.logs.Flush()
 	}
 }

@@ -154,10 +154,7 @@ func (s *session) handle(f packet.Frame) error {
 	case packet.DISCONNECT:
 		return s.handleDisconnect(f)
 	case packet.AUTH:
-		if s.version != packet.V5 {
-			return &packet.Error{Code: packet.MalformedPacket, Reason: "packet type 15 is reserved", Cite: "MQTT311 2.2.1"}
-		}
-		return &packet.Error{Code: packet.ProtocolError, Reason: "AUTH without an authentication method in CONNECT", Cite: "MQTT-4.12.0-7"}
+		return s.handleAuth(f)
 	case packet.CONNECT:
 		return &packet.Error{Code: packet.ProtocolError, Reason: "second CONNECT", Cite: "MQTT-3.1.0-2"}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"cairnmq/mqtt/auth"
 	"cairnmq/mqtt/config"
 	"cairnmq/mqtt/packet"
 	proto "cairnmq/mqtt/session"
@@ -38,6 +39,8 @@ type session struct {
 	version packet.Version
 	c       *conn
 	limits  *config.Server // of the server that it came to
+	who     who
+	reauth  auth.Exchange // the reader's: it authenticates again
 	log     *slog.Logger
 
 	keepAlive  time.Duration // 0: none

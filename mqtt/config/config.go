@@ -19,6 +19,7 @@ type Config struct {
 	Retention  []Retention
 	Sessions   Sessions
 	Limits     Limits
+	Auth       Auth
 	Servers    []Server // in the order of the file
 }
 
@@ -109,6 +110,22 @@ type Limits struct {
 	MaxTopicAlias  int
 }
 
+// Anonymous says what becomes of clients that do not say who they are.
+type Anonymous string
+
+// The answers. An empty one leaves it to the next wider key, and at last to whether there is a password file.
+const (
+	AnonymousAllow  Anonymous = "allow"
+	AnonymousRefuse Anonymous = "refuse"
+)
+
+// Auth is the [auth] table.
+type Auth struct {
+	PasswordFile string // path; empty: there are no users
+	Anonymous    Anonymous
+	Checks       int // passwords checked at one time; 0: half of the processors
+}
+
 // ServerType is the transport that a server listens on.
 type ServerType string
 
@@ -141,6 +158,7 @@ type Server struct {
 	ReceiveMaximum  int
 	MaxKeepAlive    Duration
 	WriteTimeout    Duration
+	Anonymous       Anonymous
 	ProxyProtocol   bool
 	TrustedProxies  []string // addresses and networks
 	SocketMode      string   // octal; empty: as the umask leaves it
@@ -276,7 +294,7 @@ func (c *Config) Validate() error {
 	return r.err()
 }
 
-// Effective returns s with its zero values replaced by those of [limits] and [sessions].
+// Effective returns s with its zero values replaced by those of [limits], [sessions] and [auth].
 func (c *Config) Effective(s Server) Server {
 	s.MaxConnections = cmp.Or(s.MaxConnections, c.Limits.MaxConnections)
 	s.MaxPacketSize = cmp.Or(s.MaxPacketSize, c.Limits.MaxPacketSize)
@@ -284,7 +302,16 @@ func (c *Config) Effective(s Server) Server {
 	s.ReceiveMaximum = cmp.Or(s.ReceiveMaximum, c.Sessions.ReceiveMaximum)
 	s.MaxKeepAlive = cmp.Or(s.MaxKeepAlive, c.Limits.MaxKeepAlive)
 	s.WriteTimeout = cmp.Or(s.WriteTimeout, c.Limits.WriteTimeout)
+	s.Anonymous = cmp.Or(s.Anonymous, c.Auth.Anonymous, c.Auth.anonymousByDefault())
 	return s
+}
+
+// anonymousByDefault: who makes users means that others stay out.
+func (a Auth) anonymousByDefault() Anonymous {
+	if a.PasswordFile == "" {
+		return AnonymousAllow
+	}
+	return AnonymousRefuse
 }
 
 // SessionClass is the class of session events: the one that is set, or else the strongest in use, so that no

@@ -244,16 +244,58 @@ func TestEffective(t *testing.T) {
 	got := c.Effective(Server{MaxConnections: 5})
 	want := Server{
 		MaxConnections: 5, MaxPacketSize: 16 * MiB, ConnectTimeout: 10 * second,
-		ReceiveMaximum: 1000, MaxKeepAlive: 50 * second, WriteTimeout: 5 * second,
+		ReceiveMaximum: 1000, MaxKeepAlive: 50 * second, WriteTimeout: 5 * second, Anonymous: AnonymousAllow,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	want = Server{
 		MaxConnections: 6, MaxPacketSize: KiB, ConnectTimeout: second, ReceiveMaximum: 2, MaxKeepAlive: 3 * second, WriteTimeout: second,
+		Anonymous: AnonymousRefuse,
 	}
 	if got := c.Effective(want); !reflect.DeepEqual(got, want) {
 		t.Errorf("its own: got %+v, want %+v", got, want)
+	}
+}
+
+// Who may be anonymous is said by the server, else by [auth], else by whether there are users.
+func TestAnonymousByDefault(t *testing.T) {
+	for _, row := range []struct {
+		file      string
+		all, here Anonymous
+		want      Anonymous
+	}{
+		{"", "", "", AnonymousAllow},
+		{"x", "", "", AnonymousRefuse},
+		{"x", AnonymousAllow, "", AnonymousAllow},
+		{"x", AnonymousAllow, AnonymousRefuse, AnonymousRefuse},
+		{"x", "", AnonymousAllow, AnonymousAllow},
+	} {
+		c := Default()
+		c.Auth.PasswordFile, c.Auth.Anonymous = row.file, row.all
+		if got := c.Effective(Server{Anonymous: row.here}).Anonymous; got != row.want {
+			t.Errorf("%+v: %s", row, got)
+		}
+	}
+}
+
+func TestAPasswordFileIsReadWithTheConfiguration(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	env := []string{"CAIRNMQ_AUTH_PASSWORD_FILE=" + path}
+	if _, err := Load("", env); err == nil || !strings.Contains(err.Error(), "CAIRNMQ_AUTH_PASSWORD_FILE: stat") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load("", env); err == nil || !strings.Contains(err.Error(), "users:1: is not of the form") {
+		t.Errorf("a bad file: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load("", env); err != nil {
+		t.Errorf("an empty file: %v", err)
 	}
 }
 
@@ -272,17 +314,21 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("the defaults warn: %v", w)
 	}
 	for want, change := range map[string]func(c *Config){
-		"WITHOUT AUTHENTICATION": func(c *Config) { c.Servers[0].Listen = "0.0.0.0:1883" },
-		"listens on :1883":       func(c *Config) { c.Servers[0].Listen = ":1883" },
-		"listens on gateway:18":  func(c *Config) { c.Servers[0].Listen = "gateway:1883" },
-		"listens on :8083":       func(c *Config) { c.Servers[0].Listen, c.Servers[0].Type = ":8083", WS },
-		"listens on :8883":       func(c *Config) { c.Servers[0].Listen, c.Servers[0].Type = ":8883", TLS },
-		"default is os":          func(c *Config) { c.Durability.Default = ClassOS },
-		"puts a/# in class os":   func(c *Config) { c.Durability.Rules = []DurabilityRule{{"a/#", ClassOS}} },
-		"weaker than":            func(c *Config) { c.Durability.Sessions = ClassOS },
-		"limits nothing":         func(c *Config) { c.Retention = []Retention{{Filter: "a"}} },
-		"come first":             func(c *Config) { c.Retention = []Retention{{Filter: "a", MaxBytes: 5 * GiB}} },
-		"room for":               func(c *Config) { c.Storage.MaxBytes = TiB },
+		"WITHOUT AUTHENTICATION":          func(c *Config) { c.Servers[0].Listen = "0.0.0.0:1883" },
+		"listens on :1883":                func(c *Config) { c.Servers[0].Listen = ":1883" },
+		"listens on gateway:18":           func(c *Config) { c.Servers[0].Listen = "gateway:1883" },
+		"listens on :8083":                func(c *Config) { c.Servers[0].Listen, c.Servers[0].Type = ":8083", WS },
+		"listens on :8883":                func(c *Config) { c.Servers[0].Listen, c.Servers[0].Type = ":8883", TLS },
+		"SCRAM-SHA-256, and all messages": func(c *Config) { c.Servers[0].Listen, c.Auth.PasswordFile = ":1883", "x" },
+		"listens on :1884": func(c *Config) {
+			c.Servers[0].Listen, c.Auth.PasswordFile, c.Servers[0].Anonymous = ":1884", "x", AnonymousAllow
+		},
+		"default is os":        func(c *Config) { c.Durability.Default = ClassOS },
+		"puts a/# in class os": func(c *Config) { c.Durability.Rules = []DurabilityRule{{"a/#", ClassOS}} },
+		"weaker than":          func(c *Config) { c.Durability.Sessions = ClassOS },
+		"limits nothing":       func(c *Config) { c.Retention = []Retention{{Filter: "a"}} },
+		"come first":           func(c *Config) { c.Retention = []Retention{{Filter: "a", MaxBytes: 5 * GiB}} },
+		"room for":             func(c *Config) { c.Storage.MaxBytes = TiB },
 	} {
 		c := Default()
 		change(c)

@@ -296,6 +296,26 @@ var sections = []section{
 		elements: func(c *Config) []any { return []any{&c.Limits} },
 	},
 	{
+		name: "auth",
+		text: "Who may connect. docs/security.md explains it.",
+		keys: []key{
+			setting("password_file", func(s *Auth) any { return &s.PasswordFile },
+				"The file of users and of what their passwords are checked with. \"cairnmq passwd\" changes it; one that\n"+
+					"mosquitto_passwd has made is read as well. When it changes it is read anew, and nobody is disconnected.\n"+
+					"Its users may come with their password, or with enhanced authentication by the method SCRAM-SHA-256.").
+				orEmpty("there are no users"),
+			oneOf(setting("anonymous", func(s *Auth) any { return &s.Anonymous },
+				"Whether clients may connect that name no user (what other brokers call allow_anonymous). A wrong password is\n"+
+					"refused in any case. Who is named by a certificate (identity in [servers.NAME.tls]) is not anonymous."),
+				AnonymousAllow, AnonymousRefuse).orEmpty("refuse if there is a password_file, else allow"),
+			setting("checks", func(s *Auth) any { return &s.Checks },
+				"Passwords that are checked at one time. Each keeps a processor busy for some ten milliseconds or more, on purpose.\n"+
+					"Clients that were here before with the same password, or that use SCRAM-SHA-256, need no such check.").
+				count(1, 64).orZero("half of the processors"),
+		},
+		elements: func(c *Config) []any { return []any{&c.Auth} },
+	},
+	{
 		name: "servers",
 		form: named,
 		text: "One table for each address to listen on, under a name of lower case letters, digits, - and _.\n" +
@@ -303,7 +323,7 @@ var sections = []section{
 		keys: []key{
 			setting("listen", func(s *Server) any { return &s.Listen },
 				"Host and port, as in \"0.0.0.0:1883\" or \"[::]:1883\"; for type unix, the path of the socket.\n"+
-					"There is no authentication yet: whoever reaches the address may read and write everything.").needed(),
+					"Without [auth], whoever reaches the address may read and write everything.").needed(),
 			oneOf(setting("type", func(s *Server) any { return &s.Type },
 				"The transport: plain TCP, TLS, WebSocket, secure WebSocket (wss), or a Unix socket."), TCP, TLS, WS, WSS, Unix),
 			setting("max_connections", func(s *Server) any { return &s.MaxConnections },
@@ -331,6 +351,9 @@ var sections = []section{
 			setting("write_timeout", func(s *Server) any { return &s.WriteTimeout },
 				"A client of this server that takes no data for this long is disconnected.").
 				time(second/10, Duration(time.Hour)).orZero("limits.write_timeout"),
+			oneOf(setting("anonymous", func(s *Server) any { return &s.Anonymous },
+				"Whether clients of this server may connect that name no user."),
+				AnonymousAllow, AnonymousRefuse).orEmpty("auth.anonymous"),
 			setting("proxy_protocol", func(s *Server) any { return &s.ProxyProtocol },
 				"Whether each connection begins with a PROXY header, version 1 or 2, from which the client's address is taken.\n"+
 					"A connection without one is closed."),
@@ -373,7 +396,8 @@ var sections = []section{
 				"The oldest version of TLS."), "1.2", "1.3"),
 			oneOf(setting("identity", func(s *Server) any { return &s.TLS.Identity },
 				"The part of a client's certificate that names it: the common name of its subject, or its first DNS name or\n"+
-					"e-mail address. A certificate without that part is refused. It is logged, and kept for authorisation."),
+					"e-mail address. A certificate without that part is refused. The client is then this user, whatever user name it sends, and needs\n"+
+					"no password."),
 				IdentityCN, IdentitySANDNS, IdentitySANEmail).orEmpty("none"),
 		},
 		elements: func(c *Config) []any { return pointers(c.Servers) },

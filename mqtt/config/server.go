@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+
+	"cairnmq/mqtt/auth"
 )
 
 // appliesTo reports whether a server of this type uses the part.
@@ -87,6 +89,11 @@ func (t ServerTLS) check(r *report, name string) {
 // checkFiles looks at the files that a server needs, so that they are complained of at their place in the
 // configuration and not at three in the morning.
 func (c *Config) checkFiles(r *report) {
+	if path := c.Auth.PasswordFile; path != "" && !r.broken["auth.password_file"] {
+		if _, err := auth.ReadFile(path); err != nil {
+			r.add("auth.password_file", "%v", err)
+		}
+	}
 	for _, s := range c.Servers {
 		name := "servers." + s.Name
 		if s.Type.Encrypted() && !r.broken[name+".type"] && !r.anyBroken(name+".tls.") {

@@ -29,7 +29,25 @@ func (c *Config) check(r *report) {
 	c.checkStorage(r)
 	c.checkPacketsFit(r)
 	c.checkRules(r)
+	c.checkAuth(r)
 	c.checkServers(r)
+}
+
+// checkAuth refuses what would let nobody in.
+func (c *Config) checkAuth(r *report) {
+	if c.Auth.PasswordFile != "" {
+		return
+	}
+	for _, s := range c.Servers {
+		named := s.Type.Encrypted() && s.TLS.Identity != IdentityNone
+		if c.Effective(s).Anonymous == AnonymousRefuse && !named {
+			key := "servers." + s.Name + ".anonymous"
+			if s.Anonymous == "" {
+				key = "auth.anonymous"
+			}
+			r.add(key, "refuses everybody who comes to servers.%s: there is no auth.password_file, and no certificate names a client", s.Name)
+		}
+	}
 }
 
 func (k *key) check(field any) error {

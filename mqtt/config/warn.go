@@ -22,9 +22,14 @@ func (c *Config) warnings(room Size, roomKnown bool) []string {
 
 	for _, s := range c.Servers {
 		guarded := s.Type == Unix || s.Type.Encrypted() && s.TLS.ClientAuth == ClientAuthRequire || isLoopback(s.Listen)
-		if !guarded {
+		switch closed := c.Effective(s).Anonymous == AnonymousRefuse; {
+		case guarded:
+		case closed && !s.Type.Encrypted():
+			warn("servers.%s listens on %s without TLS: passwords, but for those of clients with SCRAM-SHA-256, and all messages "+
+				"can be read on the way.", s.Name, s.Listen)
+		case !closed:
 			warn("servers.%s listens on %s WITHOUT AUTHENTICATION: whoever reaches that address can read, change and "+
-				"stop every message. Let a firewall or a VPN guard it, or listen on 127.0.0.1.", s.Name, s.Listen)
+				"stop every message. Set auth.password_file, let a firewall or a VPN guard it, or listen on 127.0.0.1.", s.Name, s.Listen)
 		}
 	}
 	if c.Durability.Default == ClassOS {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,14 +16,10 @@ import (
 
 	"cairnmq/mqtt/config"
 	"cairnmq/mqtt/logging"
+	"cairnmq/mqtt/reload"
 )
 
 const (
-	// lookInterval is how often handshakes look whether files have changed.
-	lookInterval = time.Second
-	// settleTime is how old a file must be for its time to tell: one that was written twice within the clock's
-	// grain looks the same after the second time.
-	settleTime = 2 * time.Second
 	// soon is when the end of a certificate is worth a warning, which comes once a day.
 	soon = 30 * day
 	day  = 24 * time.Hour
@@ -40,31 +35,13 @@ type certs struct {
 	// look guards what follows. Whoever finds it taken goes on with current.
 	look      sync.Mutex
 	files     *config.TLSFiles
-	looked    time.Time // when the files were last looked at
-	seen      []stamp
-	seenAt    time.Time // when it was read
-	complaint string    // the error that was logged last, while it lasts
+	watch     *reload.Watch
+	complaint string // the error that was logged last, while it lasts
 	warned    time.Time
 }
 
-// stamp is how a file looked from outside; nil if it was not there.
-type stamp struct{ os.FileInfo }
-
-func (s stamp) same(other stamp) bool {
-	if s.FileInfo == nil || other.FileInfo == nil {
-		return s.FileInfo == other.FileInfo
-	}
-	return os.SameFile(s, other) && s.Size() == other.Size() && s.ModTime().Equal(other.ModTime())
-}
-
-func (s stamp) settled(now time.Time) bool {
-	return s.FileInfo == nil || now.Sub(s.ModTime()) >= settleTime
-}
-
 func newCerts(s config.Server, log *slog.Logger, now func() time.Time) (*certs, error) {
-	c := &certs{cfg: s.TLS, log: log, now: now}
-	c.looked, c.seen = now(), c.stamps()
-	c.seenAt = c.looked
+	c := &certs{cfg: s.TLS, log: log, now: now, watch: reload.New(s.TLS.Paths(), now)}
 	files, err := s.TLS.Read()
 	if err != nil {
 		return nil, err
@@ -73,38 +50,21 @@ func newCerts(s config.Server, log *slog.Logger, now func() time.Time) (*certs, 
 	return c, nil
 }
 
-func (c *certs) stamps() []stamp {
-	paths := c.cfg.Paths()
-	all := make([]stamp, len(paths))
-	for i, path := range paths {
-		if info, err := os.Stat(path); err == nil {
-			all[i] = stamp{info}
-		}
-	}
-	return all
-}
-
-// refresh takes up changed files, at most once in a lookInterval.
+// refresh takes up changed files.
 func (c *certs) refresh() {
 	if !c.look.TryLock() {
 		return
 	}
 	defer c.look.Unlock()
-	now := c.now()
-	if since := now.Sub(c.looked); since >= 0 && since < lookInterval {
+	if !c.watch.Due() {
 		return
 	}
-	c.looked = now
-	if now.Sub(c.warned) >= day {
+	if now := c.now(); now.Sub(c.warned) >= day {
 		c.warn(now)
 	}
-	stamps := c.stamps()
-	unsettled := slices.ContainsFunc(c.seen, func(s stamp) bool { return !s.settled(c.seenAt) })
-	if slices.EqualFunc(stamps, c.seen, stamp.same) && !unsettled {
+	if !c.watch.Changed() {
 		return
 	}
-	c.seenAt = now
-	c.seen = stamps
 	files, err := c.cfg.Read()
 	if err != nil {
 		if c.complaint != err.Error() {
