@@ -204,7 +204,16 @@ func (s *session) takeStaged() bool {
 	defer s.mu.Unlock()
 	staged := s.staged
 	s.staged = s.staged[:0]
-	if s.closed || s.mode != live {
+	if s.mode != live || len(staged) == 0 {
+		return false
+	}
+	if s.closed {
+		// The connection is over and its end not yet written down: the cursor
+		// must not pass what comes meanwhile [MQTT-4.5.0-1], [MQTT311-3.1.2-5].
+		if s.out.len() == 0 {
+			s.readPos = staged[0].pos
+		}
+		s.mode = catching
 		return false
 	}
 	n := s.out.putAll(staged, s.b.outboxLimit)

@@ -422,3 +422,32 @@ func TestASnapshotInTheMiddleOfAnAppendSaysSo(t *testing.T) {
 		t.Fatalf("row %+v after the append", row)
 	}
 }
+
+// Found by the conformance suite: what was published between the end of a connection and the moment at which that was
+// written down was in no outbox, and the cursor went past it.
+func TestWhatComesWhileAConnectionEndsIsNotLost(t *testing.T) { // [MQTT-4.5.0-1], [MQTT311-3.1.2-5]
+	r := start(t)
+	for _, v := range versions {
+		id := "c" + v.String()
+		c, _ := r.resume(v, id)
+		c.Subscribe(1, "a")
+		p := r.connect(v, "p")
+		p.Publish(mqtttest.Message("a", "before", 1))
+		c.Receive("a", "before", 1)
+		c.Ping()
+		s := r.clients.get(id)
+		s.mu.Lock()
+		s.closed = true // as finish and flushFailed leave it
+		s.mu.Unlock()
+		p.Publish(mqtttest.Message("a", "meanwhile", 1))
+		p.Publish(mqtttest.Message("a", "and again", 1))
+		p.Ping()
+		r.drop(c)
+		p.Publish(mqtttest.Message("a", "away", 1))
+		c, _ = r.resume(v, id)
+		c.Receive("a", "meanwhile", 1)
+		c.Receive("a", "and again", 1)
+		c.Receive("a", "away", 1)
+		c.ExpectNothing()
+	}
+}
