@@ -27,9 +27,16 @@ func TestParseSpec(t *testing.T) {
 			t.Errorf("%s: got %q %q, %v", tc.in, got.Name, got.Args, err)
 		}
 	}
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseSpec("n=bin/nats-server"); err != nil || !slices.Equal(got.Args, []string{wd + "/bin/nats-server", "-c", "{nats.conf}"}) {
+		t.Errorf("a relative path: %v, %v", got, err)
+	}
 	for _, in := range []string{"", "x=", "=prog", "x=a 'b"} {
 		if got, err := ParseSpec(in); err == nil {
-			t.Errorf("%q: no error but %q", in, got)
+			t.Errorf("%q: no error but %v", in, got)
 		}
 	}
 }

@@ -5,7 +5,7 @@
 // starts it on a free loopback port, and stops or kills it. It also reads what
 // the kernel knows about a process: CPU time, resident memory, bytes written.
 //
-// The package knows two brokers by name, cairnmq and mosquitto, for the sake
-// of short command lines; any other is given as a command with {dir} and
-// {port} in it.
+// The package knows some brokers by name, for the sake of short command lines
+// and of limits that are the same in every comparison; any other is given as a
+// command with {dir} and {port} in it.
 package broker

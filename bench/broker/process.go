@@ -19,6 +19,8 @@ type Process struct {
 	Addr string
 	// Started is the moment just before the program was executed.
 	Started time.Time
+	// KeepAlive is that of its Spec.
+	KeepAlive uint16
 
 	cmd    *exec.Cmd
 	output string        // file with what it printed
@@ -43,12 +45,13 @@ func Start(s Spec, dir string, port int) (*Process, error) {
 	cmd.Stdout = file
 	cmd.Stderr = file
 	p := &Process{
-		Name:    s.Name,
-		Addr:    fmt.Sprintf("127.0.0.1:%d", port),
-		Started: time.Now(),
-		cmd:     cmd,
-		output:  output,
-		ended:   make(chan struct{}),
+		Name:      s.Name,
+		KeepAlive: s.KeepAlive,
+		Addr:      fmt.Sprintf("127.0.0.1:%d", port),
+		Started:   time.Now(),
+		cmd:       cmd,
+		output:    output,
+		ended:     make(chan struct{}),
 	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.Name, err)

@@ -35,12 +35,8 @@ func Start(s broker.Spec, dir string, port int) (*broker.Process, time.Duration,
 }
 
 func await(p *broker.Process) (time.Duration, error) {
-	addr, err := netip.ParseAddrPort(p.Addr)
-	if err != nil {
-		return 0, err
-	}
 	for {
-		err := greet(addr)
+		err := greet(TargetOf(p))
 		took := time.Since(p.Started)
 		switch {
 		case err == nil:
@@ -55,17 +51,17 @@ func await(p *broker.Process) (time.Duration, error) {
 }
 
 // greet connects one client and lets it go.
-func greet(addr netip.AddrPort) error {
+func greet(t Target) error {
 	l, err := NewLoop(0)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	_, err = l.connect(addr, wire.V311, []client{{id: "bench-first", clean: true}})
+	_, err = l.connect(t, wire.V311, []client{{id: "bench-first", clean: true}})
 	return err
 }
 
 // TargetOf returns a running broker as a target.
 func TargetOf(p *broker.Process) Target {
-	return Target{Name: p.Name, Addr: netip.MustParseAddrPort(p.Addr), PID: p.PID()}
+	return Target{Name: p.Name, Addr: netip.MustParseAddrPort(p.Addr), PID: p.PID(), KeepAlive: p.KeepAlive}
 }

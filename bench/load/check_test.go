@@ -4,6 +4,7 @@ package load
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -106,5 +107,78 @@ func TestStamp(t *testing.T) {
 	b[40] ^= 1
 	if intact(b, filler) {
 		t.Error("a flipped bit goes unnoticed")
+	}
+}
+
+// TestGroupFindsPlanted is the same for two members that share a subscription.
+func TestGroupFindsPlanted(t *testing.T) {
+	type got struct {
+		member int
+		seq    uint32
+	}
+	for _, tc := range []struct {
+		name      string
+		seen      []got
+		published uint32
+		want      Faults
+	}{
+		{"in turns", []got{{0, 0}, {1, 1}, {0, 2}, {1, 3}}, 4, Faults{}},
+		{"one member is ahead", []got{{0, 0}, {0, 3}, {1, 1}, {1, 2}}, 4, Faults{}},
+		{"nothing published, nothing seen", nil, 0, Faults{}},
+		{"one lost in the middle", []got{{0, 0}, {1, 2}}, 3, Faults{Lost: 1}},
+		{"the last lost", []got{{0, 0}, {1, 1}}, 3, Faults{Lost: 1}},
+		{"both get it", []got{{0, 0}, {1, 0}, {0, 1}}, 2, Faults{Repeated: 1}},
+		{"one gets it twice", []got{{0, 0}, {0, 0}, {1, 1}}, 2, Faults{Repeated: 1}},
+		{"two of one member exchanged", []got{{0, 0}, {1, 3}, {1, 1}, {0, 2}}, 4, Faults{Misordered: 1}},
+		{"never published", []got{{0, 0}, {1, 1}}, 1, Faults{Damaged: 1}},
+		{"one invented, one lost", []got{{0, 0}, {1, 2}}, 2, Faults{Damaged: 1}},
+		{"a number from nowhere", []got{{0, 0}, {1, 4e9}}, 1, Faults{Damaged: 1}},
+	} {
+		g := newGroup(1)
+		members := [2]*Checker{NewChecker(1, 1), NewChecker(1, 1)}
+		for _, m := range members {
+			m.group = g
+		}
+		for _, s := range tc.seen {
+			members[s.member].Saw(stream{}, s.seq)
+		}
+		f := g.faults([]uint32{tc.published})
+		for _, m := range members {
+			f.add(m.Faults([]uint32{tc.published}))
+		}
+		if f != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, f, tc.want)
+		}
+	}
+}
+
+// TestCheckerOfAPart must count what it was not to get, and not miss what is
+// not for it.
+func TestCheckerOfAPart(t *testing.T) {
+	c := newPartChecker(3, 2, 4) // topic 2 of publisher 0, topic 0 of publisher 1
+	for _, s := range []stream{{0, 2}, {1, 0}, {1, 1}, {0, 1}} {
+		c.Saw(s, 0)
+	}
+	published := []uint32{9, 9, 1, 2, 9, 9}
+	if got, want := c.Faults(published), (Faults{Lost: 1, Damaged: 2}); got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestScheduleKeepsItsTimes: messages that a late pass makes due carry the
+// times at which they should have been sent, or the delay would hide.
+func TestScheduleKeepsItsTimes(t *testing.T) {
+	a, b := &publisher{}, &publisher{}
+	s := &schedule{publishers: []*publisher{a, b}, interval: 10, start: 100, running: true}
+	s.deal(95)
+	s.deal(145)
+	if want := []int64{100, 120, 140}; !slices.Equal(a.due, want) {
+		t.Errorf("%v, want %v", a.due, want)
+	}
+	if want := []int64{110, 130}; !slices.Equal(b.due, want) {
+		t.Errorf("%v, want %v", b.due, want)
+	}
+	if s.nextDue() != 150 {
+		t.Errorf("next at %d", s.nextDue())
 	}
 }

@@ -4,7 +4,7 @@ package load
 
 import (
 	"fmt"
-	"net/netip"
+	"slices"
 	"time"
 
 	"cairnmq/bench/wire"
@@ -32,7 +32,12 @@ type conn struct {
 	connected      bool // CONNACK came
 	sessionPresent bool
 	receiveMaximum uint16
-	granted        int // QoS granted by SUBACK, -1 before
+	granted        int // QoS granted by the last SUBACK, -1 before
+	asked          int // filters in the last SUBSCRIBE
+
+	paused   bool    // not read from until resumeAt
+	resumeAt int64   // by the loop's clock
+	slowRate float64 // bytes a second that are read at most; 0 is no limit
 }
 
 // role is what a client does once it is connected.
@@ -57,10 +62,13 @@ func (c *conn) receive(p *wire.Packet, now int64) error {
 		c.sessionPresent = p.SessionPresent
 		c.receiveMaximum = p.ReceiveMaximum
 	case wire.TypeSuback:
-		if p.Code > 2 {
-			return fmt.Errorf("subscription refused with code %#x", p.Code)
+		if len(p.Codes) != c.asked {
+			return fmt.Errorf("SUBACK with %d codes for %d filters", len(p.Codes), c.asked)
 		}
-		c.granted = int(p.Code)
+		if worst := slices.Max(p.Codes); worst > 2 {
+			return fmt.Errorf("subscription refused with code %#x", worst)
+		}
+		c.granted = int(slices.Min(p.Codes))
 	case wire.TypeDisconnect:
 		return fmt.Errorf("the broker disconnected with code %#x", p.Code)
 	}
@@ -69,22 +77,22 @@ func (c *conn) receive(p *wire.Packet, now int64) error {
 
 // client says how to connect one client.
 type client struct {
-	id     string
-	clean  bool
-	filter string // subscribed to once connected, if not empty
-	qos    byte
-	role   role
+	id      string
+	clean   bool
+	filters []string // subscribed to once connected
+	qos     byte
+	role    role
 }
 
 // connect connects clients, in groups no larger than the usual listen queue,
 // and returns when all their subscriptions are granted.
-func (l *Loop) connect(addr netip.AddrPort, v wire.Version, clients []client) ([]*conn, error) {
+func (l *Loop) connect(t Target, v wire.Version, clients []client) ([]*conn, error) {
 	const group = 64
 	var conns []*conn
 	for len(clients) > 0 {
 		now := clients[:min(group, len(clients))]
 		clients = clients[len(now):]
-		opened, err := l.connectGroup(addr, v, now)
+		opened, err := l.connectGroup(t, v, now)
 		if err != nil {
 			return nil, err
 		}
@@ -93,15 +101,17 @@ func (l *Loop) connect(addr netip.AddrPort, v wire.Version, clients []client) ([
 	return conns, nil
 }
 
-func (l *Loop) connectGroup(addr netip.AddrPort, v wire.Version, clients []client) ([]*conn, error) {
+func (l *Loop) connectGroup(t Target, v wire.Version, clients []client) ([]*conn, error) {
 	conns := make([]*conn, len(clients))
 	for i, cl := range clients {
-		c, err := l.dial(addr)
+		c, err := l.dial(t)
 		if err != nil {
 			return nil, err
 		}
 		c.clientID, c.version, c.role = cl.id, v, cl.role
-		c.out = wire.AppendConnect(c.out, v, cl.id, cl.clean)
+		c.out = wire.AppendConnect(c.out, wire.Connect{
+			Version: v, ClientID: cl.id, Clean: cl.clean, KeepAlive: t.KeepAlive, User: t.User, Password: t.Password,
+		})
 		l.mark(c)
 		conns[i] = c
 	}
@@ -109,13 +119,9 @@ func (l *Loop) connectGroup(addr netip.AddrPort, v wire.Version, clients []clien
 		return nil, err
 	}
 	for i, cl := range clients {
-		if cl.filter == "" {
-			conns[i].granted = int(cl.qos)
-			continue
+		if err := l.subscribe(conns[i], cl); err != nil {
+			return nil, err
 		}
-		c := conns[i]
-		c.out = wire.AppendSubscribe(c.out, v, 1, cl.filter, cl.qos)
-		l.mark(c)
 	}
 	if err := l.run(handshakeLimit, "subscribe", allOf(conns, func(c *conn) bool { return c.granted >= 0 })); err != nil {
 		return nil, err
@@ -126,6 +132,33 @@ func (l *Loop) connectGroup(addr netip.AddrPort, v wire.Version, clients []clien
 		}
 	}
 	return conns, nil
+}
+
+// subscribe asks for the filters of a client. If they are many, all but the
+// last packet of them are granted when it returns.
+func (l *Loop) subscribe(c *conn, cl client) error {
+	const perPacket = 100
+	filters := cl.filters
+	if len(filters) == 0 {
+		c.granted = int(cl.qos)
+	}
+	for id := uint16(1); len(filters) > 0; id++ {
+		now := filters[:min(perPacket, len(filters))]
+		filters = filters[len(now):]
+		c.granted, c.asked = -1, len(now)
+		c.out = wire.AppendSubscribe(c.out, c.version, id, cl.qos, now...)
+		l.mark(c)
+		if len(filters) == 0 {
+			break
+		}
+		if err := l.run(handshakeLimit, "subscribe", func() bool { return c.granted >= 0 }); err != nil {
+			return err
+		}
+		if c.granted != int(cl.qos) {
+			return fmt.Errorf("client %s: asked for QoS %d, granted %d", cl.id, cl.qos, c.granted)
+		}
+	}
+	return nil
 }
 
 // disconnect says goodbye for clients and waits until the broker has closed.

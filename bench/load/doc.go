@@ -18,5 +18,12 @@
 // with the order in which they must come, so loss, repetition and reordering
 // are found for each subscriber by itself.
 //
+// At a fixed rate a message's time is the moment it was due, whether or not it
+// could be sent then, so that a broker which holds up the sender does not hide
+// behind it ("coordinated omission"). How late the generator itself was is in
+// the figures, too.
+//
 // A Scenario says what to do, Run does it to a Target and returns a Result.
+// RunFresh starts a broker for it. The Target may be on another machine, behind
+// TLS or ask for a password; a Scenario with CleanUp leaves nothing behind.
 package load

@@ -23,12 +23,9 @@ func Keep(s Scenario, target Target) (*Kept, Phase, error) {
 	k := &Kept{}
 	r := &runner{Scenario: &s, result: &Result{}, topics: s.topicNames()}
 	k.runner = r
-	err := k.with(target, func() error {
-		k.clients = r.subscriberClients(s.Subscribers, false, func(int) string { return "bench/#" })
-		if err := r.leaveSessions(k.clients); err != nil {
-			return err
-		}
-		return r.publishCount("publish")
+	err := k.with(target, func() (err error) {
+		k.clients, err = r.keep()
+		return err
 	})
 	if err != nil {
 		return nil, Phase{}, err
@@ -76,7 +73,7 @@ func LeaveSessions(target Target, n int, filter string) error {
 	r := &runner{Scenario: &s, target: target, loop: l}
 	clients := make([]client, n)
 	for i := range clients {
-		clients[i] = client{id: fmt.Sprintf("bench-offline-%d", i), filter: filter, qos: 1}
+		clients[i] = client{id: fmt.Sprintf("bench-offline-%d", i), filters: []string{filter}, qos: 1}
 	}
 	return r.leaveSessions(clients)
 }

@@ -3,11 +3,10 @@
 package load
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -39,13 +38,16 @@ type Loop struct {
 	epoll   int
 	conns   []*conn // by slot, nil once closed
 	dirty   []*conn // with bytes to write
+	slow    []*conn // that are read from at a limited rate
 	sources []source
 	first   int // source to begin the next pass with
 	events  [256]unix.EpollEvent
 	scratch []byte
 	packet  wire.Packet
-	got     int           // bytes read in the last pass
-	nap     time.Duration // the last pause
+	got     int            // bytes read in the last pass
+	nap     time.Duration  // the last pause
+	dialled int            // sockets so far
+	relays  sync.WaitGroup // of connections with TLS; end with the sockets
 	origin  time.Time
 	now     int64 // ns since origin, as of the last pass
 }
@@ -83,36 +85,7 @@ func (l *Loop) Close() {
 		}
 	}
 	_ = unix.Close(l.epoll)
-}
-
-// dial opens a socket to addr. Connecting blocks: on loopback the kernel
-// answers at once.
-func (l *Loop) dial(addr netip.AddrPort) (*conn, error) {
-	if !addr.Addr().IsLoopback() {
-		return nil, fmt.Errorf("%s is not a loopback address", addr)
-	}
-	family := unix.AF_INET
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().Unmap().As4()}
-	if !addr.Addr().Unmap().Is4() {
-		family = unix.AF_INET6
-		sa = &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open socket: %w", err)
-	}
-	c := &conn{fd: fd, slot: len(l.conns), granted: -1}
-	if err := errors.Join(
-		unix.Connect(fd, sa),
-		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-		unix.SetNonblock(fd, true),
-		unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(c.slot)}),
-	); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("connect to %s: %w", addr, err)
-	}
-	l.conns = append(l.conns, c)
-	return c, nil
+	l.relays.Wait()
 }
 
 // drop closes a socket at once.
@@ -121,6 +94,9 @@ func (l *Loop) drop(c *conn) {
 	l.conns[c.slot] = nil
 	if c.dirty {
 		l.dirty = slices.DeleteFunc(l.dirty, func(d *conn) bool { return d == c })
+	}
+	if c.slowRate > 0 {
+		l.slow = slices.DeleteFunc(l.slow, func(d *conn) bool { return d == c })
 	}
 }
 
@@ -156,6 +132,9 @@ func (l *Loop) pass() error {
 		l.first = (l.first + 1) % len(l.sources)
 	}
 	if err := l.flush(); err != nil {
+		return err
+	}
+	if err := l.resume(); err != nil {
 		return err
 	}
 	n, err := l.await()
@@ -202,6 +181,11 @@ func (l *Loop) await() (int, error) {
 		if at := s.next(); at > 0 {
 			l.tick()
 			wait = min(wait, max(at-l.now, 0))
+		}
+	}
+	for _, c := range l.slow {
+		if c.paused {
+			wait = min(wait, max(c.resumeAt-l.now, 0))
 		}
 	}
 	return l.poll(time.Duration(wait))
@@ -262,12 +246,45 @@ func (l *Loop) flush() error {
 // when it has room.
 func (l *Loop) block(c *conn, full bool) error {
 	c.blocked = full
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(c.slot)}
-	if full {
+	return l.watch(c)
+}
+
+// watch tells the kernel what about a socket is of interest.
+func (l *Loop) watch(c *conn) error {
+	event := unix.EpollEvent{Fd: int32(c.slot)}
+	if !c.paused {
+		event.Events |= unix.EPOLLIN
+	}
+	if c.blocked {
 		event.Events |= unix.EPOLLOUT
 	}
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, c.fd, &event); err != nil {
 		return fmt.Errorf("client %s: watch socket: %w", c.clientID, err)
+	}
+	return nil
+}
+
+// slowDown limits how fast a client reads, in bytes a second; 0 ends that.
+func (l *Loop) slowDown(c *conn, rate float64) error {
+	l.slow = slices.DeleteFunc(l.slow, func(d *conn) bool { return d == c })
+	c.slowRate = rate
+	if rate > 0 {
+		l.slow = append(l.slow, c)
+		return nil
+	}
+	c.paused = false
+	return l.watch(c)
+}
+
+// resume lets slow clients read again whose time has come.
+func (l *Loop) resume() error {
+	for _, c := range l.slow {
+		if c.paused && c.resumeAt <= l.now {
+			c.paused = false
+			if err := l.watch(c); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -291,6 +308,12 @@ func (l *Loop) read(c *conn) error {
 		return fmt.Errorf("the broker closed the connection: %w", io.ErrUnexpectedEOF)
 	}
 	l.got += n
+	if c.slowRate > 0 {
+		c.paused, c.resumeAt = true, l.now+int64(float64(n)/c.slowRate*1e9)
+		if err := l.watch(c); err != nil {
+			return err
+		}
+	}
 	b := l.scratch[:kept+n]
 	for {
 		packetLen, err := wire.Decode(b, c.version, &l.packet)

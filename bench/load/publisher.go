@@ -19,6 +19,7 @@ type traffic struct {
 	// latency is from publish to delivery, or to the last acknowledgement if
 	// nobody is subscribed.
 	latency Hist
+	late    Hist   // how long after they were due messages were published
 	faults  Faults // those that are no checker's
 }
 
@@ -76,8 +77,9 @@ func newPublisher(l *Loop, s *Scenario, t *traffic, index int, topics []string) 
 	for i := range p.idle {
 		p.idle[i] = uint16(i + 1)
 	}
+	props := s.properties().Block()
 	for _, topic := range topics {
-		header, idAt := wire.AppendPublishHeader(nil, s.Version, topic, s.QoS, s.Retain, s.Size)
+		header, idAt := wire.AppendPublishHeader(nil, s.Version, topic, s.QoS, s.retain, props, s.Size)
 		p.headers = append(p.headers, header)
 		p.idAt = append(p.idAt, idAt)
 	}
@@ -94,6 +96,7 @@ func (p *publisher) fill(now int64) error {
 	if p.schedule != nil {
 		p.schedule.deal(now)
 		for len(p.due) > 0 && p.may() {
+			p.traffic.late.addN(now-p.due[0], 1)
 			p.publish(p.due[0])
 			p.due = p.due[:copy(p.due, p.due[1:])]
 		}
@@ -176,7 +179,9 @@ func (p *publisher) receive(c *conn, packet *wire.Packet, now int64) error {
 }
 
 // schedule makes messages due at a fixed rate over all publishers in turn,
-// whether or not they can be sent: what has to wait counts its waiting.
+// whether or not they can be sent. A message's time is the moment it was due,
+// so what had to wait counts its waiting, even where it was this program that
+// was late.
 type schedule struct {
 	publishers []*publisher
 	interval   float64 // ns between two messages
@@ -190,7 +195,7 @@ func (s *schedule) nextDue() int64 { return s.start + int64(float64(s.dealt)*s.i
 func (s *schedule) deal(now int64) {
 	for s.running && s.nextDue() <= now {
 		p := s.publishers[s.dealt%uint64(len(s.publishers))]
-		p.due = append(p.due, now)
+		p.due = append(p.due, s.nextDue())
 		s.dealt++
 	}
 }

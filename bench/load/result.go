@@ -19,6 +19,8 @@ type Result struct {
 	Faults   Faults  `json:"faults"`
 	// Error says why the run could not be finished.
 	Error string `json:"error,omitempty"`
+	// Skipped says why it was not begun.
+	Skipped string `json:"skipped,omitempty"`
 }
 
 // Failed reports whether the figures must not be used.
@@ -38,6 +40,9 @@ type Phase struct {
 	P50  float64 `json:"p50_ms"`
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p999_ms"`
+	// Late99 is what of it, at a fixed rate, was the generator's own lateness
+	// in publishing: the 99th percentile.
+	Late99 float64 `json:"generator_late_p99_ms"`
 	// Bytes resident when the phase ended.
 	RSSAnon int64 `json:"rss_anon"`
 	RSSFile int64 `json:"rss_file"`
@@ -46,12 +51,18 @@ type Phase struct {
 	AnonGrowth float64 `json:"anon_growth_per_message"`
 	// Bytes written to disk during the phase.
 	Written int64 `json:"written"`
+	// Payload is the bytes of payload that went through; zero if not counted.
+	Payload int64 `json:"payload"`
 	// BusyMs is the broker's CPU time in milliseconds per second.
 	BusyMs float64 `json:"busy_ms_per_s"`
 	// OtherMs is what everything but broker and generator took meanwhile, in
 	// milliseconds per second. Where it is not small the rate means little.
 	OtherMs float64 `json:"other_ms_per_s"`
 }
+
+// Restarted is the phase that has the time from the start of the broker's
+// program to its first client in Seconds, and in Messages what it held.
+const Restarted = "restart"
 
 // String returns the run on one line per phase.
 func (r *Result) String() string {
@@ -61,6 +72,8 @@ func (r *Result) String() string {
 		fmt.Fprintf(&b, "%s %s\n", head, p)
 	}
 	switch {
+	case r.Skipped != "":
+		fmt.Fprintf(&b, "%s left out: %s\n", head, r.Skipped)
 	case r.Error != "":
 		fmt.Fprintf(&b, "%s FAILED: %s (%v)\n", head, r.Error, r.Faults)
 	case r.Faults.Any():
@@ -71,10 +84,16 @@ func (r *Result) String() string {
 
 func (p Phase) String() string {
 	var b strings.Builder
+	if p.Name == Restarted {
+		return fmt.Sprintf("%-8s start to CONNACK %s ms", p.Name, short(p.Seconds*1000))
+	}
 	fmt.Fprintf(&b, "%-8s %9s msg/s", p.Name, count(p.Rate))
 	fmt.Fprintf(&b, "  cpu %6s µs  gen %6s µs", short(p.CPU), short(p.GenCPU))
 	if p.P50 > 0 {
 		fmt.Fprintf(&b, "  p50 %s p99 %s p99.9 %s ms", short(p.P50), short(p.P99), short(p.P999))
+	}
+	if p.Late99 > 0.05 {
+		fmt.Fprintf(&b, " (generator late p99 %s)", short(p.Late99))
 	}
 	fmt.Fprintf(&b, "  rss %s+%s MiB", short(float64(p.RSSAnon)/(1<<20)), short(float64(p.RSSFile)/(1<<20)))
 	if p.AnonGrowth != 0 {
@@ -181,9 +200,11 @@ func (m *meter) stop(name string, n uint64) (Phase, error) {
 
 // latency fills in the quantiles of h.
 func (p *Phase) latency(h *Hist) {
-	p.P50 = micros(h.Quantile(0.5)) / 1000
-	p.P99 = micros(h.Quantile(0.99)) / 1000
-	p.P999 = micros(h.Quantile(0.999)) / 1000
+	p.P50 = millis(h.Quantile(0.5))
+	p.P99 = millis(h.Quantile(0.99))
+	p.P999 = millis(h.Quantile(0.999))
 }
+
+func millis(d time.Duration) float64 { return float64(d) / 1e6 }
 
 func micros(d time.Duration) float64 { return float64(d) / 1e3 }

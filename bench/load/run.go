@@ -3,6 +3,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -14,18 +15,31 @@ import (
 // given up as lost.
 const stallLimit = 5 * time.Second
 
+// ErrNotHere is wrapped when this machine does not permit a scenario.
+var ErrNotHere = errors.New("not possible on this machine")
+
 // Run does a scenario to a broker. What went wrong is in the result.
 func Run(s Scenario, target Target) Result {
 	result := Result{Broker: target.Name}
 	err := s.complete()
 	result.Scenario = s.String()
 	if err == nil {
+		err = raiseFileLimit(s.files())
+	}
+	if err == nil {
 		err = run(&s, target, &result)
 	}
-	if err != nil {
-		result.Error = err.Error()
-	}
+	result.fail(err)
 	return result
+}
+
+func (r *Result) fail(err error) {
+	switch {
+	case errors.Is(err, ErrNotHere):
+		r.Skipped = err.Error()
+	case err != nil:
+		r.Error = err.Error()
+	}
 }
 
 func run(s *Scenario, target Target, result *Result) error {
@@ -48,8 +62,17 @@ func run(s *Scenario, target Target, result *Result) error {
 		topics:   s.topicNames(),
 		meter:    meter{target: target},
 	}
-	defer r.judge()
-	switch s.Kind {
+	err = r.play()
+	r.judge()
+	if s.CleanUp {
+		err = errors.Join(err, r.cleanUp())
+	}
+	return err
+}
+
+// play does what the kind of scenario asks for.
+func (r *runner) play() error {
+	switch r.Kind {
 	case Store:
 		return r.store()
 	case Offline:
@@ -58,6 +81,10 @@ func run(s *Scenario, target Target, result *Result) error {
 		return r.retained()
 	case Idle:
 		return r.idle()
+	case Kill:
+		return r.kill()
+	case Beside:
+		return r.beside()
 	}
 	return r.online()
 }
@@ -73,23 +100,24 @@ type runner struct {
 	meter       meter
 	publishers  []*publisher
 	subscribers []*subscriber
-	feeds       [][]int // by subscriber: the publishers it receives from; nil is all
+	group       *group   // of the subscribers, if they share
+	sessions    []string // clients whose sessions were left behind
 }
 
 // judge adds up the faults that all subscribers have seen.
 func (r *runner) judge() {
 	f := r.traffic.faults
-	for i, sub := range r.subscribers {
-		published := make([]uint32, len(r.publishers)*r.Topics)
-		feeds := r.feeds[i]
-		for p, pub := range r.publishers {
-			if feeds == nil || len(feeds) == 1 && feeds[0] == p {
-				copy(published[p*r.Topics:], pub.published)
-			}
-		}
+	published := make([]uint32, r.Publishers*r.Topics)
+	for p, pub := range r.publishers {
+		copy(published[p*r.Topics:], pub.published)
+	}
+	for _, sub := range r.subscribers {
 		f.add(sub.check.Faults(published))
 	}
-	r.result.Faults = f
+	if r.group != nil {
+		f.add(r.group.faults(published))
+	}
+	r.result.Faults.add(f)
 }
 
 // connectPublishers connects them without letting them publish yet.
@@ -99,9 +127,9 @@ func (r *runner) connectPublishers() error {
 	for i := range clients {
 		p := newPublisher(r.loop, r.Scenario, &r.traffic, i, r.topics[i])
 		r.publishers = append(r.publishers, p)
-		clients[i] = client{id: fmt.Sprintf("bench-pub-%d", i), clean: true, role: p}
+		clients[i] = client{id: fmt.Sprintf("%s-pub-%d", r.Prefix, i), clean: true, role: p}
 	}
-	conns, err := r.loop.connect(r.target.Addr, r.Version, clients)
+	conns, err := r.loop.connect(r.target, r.Version, clients)
 	if err != nil {
 		return err
 	}
@@ -113,35 +141,79 @@ func (r *runner) connectPublishers() error {
 	return nil
 }
 
-// subscriberClients returns n clients that check what they receive.
-func (r *runner) subscriberClients(n int, clean bool, filter func(i int) string) []client {
+// subscriberClients returns n clients that check what they receive. Of each
+// filters says what it subscribes to.
+func (r *runner) subscriberClients(n int, clean bool, filters func(i int) []string) []client {
 	clients := make([]client, n)
 	for i := range clients {
 		sub := newSubscriber(r.Scenario, &r.traffic, r.topics)
 		r.subscribers = append(r.subscribers, sub)
-		r.feeds = append(r.feeds, nil)
 		clients[i] = client{
-			id: fmt.Sprintf("bench-sub-%d", i), clean: clean, filter: filter(i), qos: r.QoS, role: sub,
+			id: fmt.Sprintf("%s-sub-%d", r.Prefix, i), clean: clean, filters: filters(i), qos: r.QoS, role: sub,
 		}
 	}
 	return clients
 }
 
-// online publishes to live subscribers, or to none, for the measured time.
-func (r *runner) online() error {
-	clients := r.subscriberClients(r.Subscribers, true, func(i int) string {
-		if r.Kind == Pairs {
-			r.feeds[i] = []int{i}
-			return fmt.Sprintf("bench/%d/#", i)
+// everything returns the filter for all topics of the run.
+func (r *runner) everything(int) []string { return []string{r.Prefix + "/#"} }
+
+// liveClients returns the subscribers of a scenario whose subscribers are
+// there all the time.
+func (r *runner) liveClients() []client {
+	r.traffic.fanout = 1
+	part := func(i, first, end int) {
+		r.subscribers[i].check = newPartChecker(r.Topics, first, end)
+	}
+	filters := r.everything
+	switch r.Kind {
+	case Pairs, Beside:
+		filters = func(i int) []string {
+			part(i, i*r.Topics, (i+1)*r.Topics)
+			return []string{fmt.Sprintf("%s/%d/#", r.Prefix, i)}
 		}
-		return "bench/#"
-	})
-	if r.Kind == Pairs || r.Kind == FanIn {
-		r.traffic.fanout = 1
-	} else {
+	case Subs:
+		filters = func(i int) []string {
+			first := i * perSubscriber
+			end := min(first+perSubscriber, r.Publishers*r.Topics)
+			part(i, first, end)
+			return r.mixedFilters(first, end)
+		}
+	case Shared:
+		r.group = newGroup(r.Publishers * r.Topics)
+		filters = func(i int) []string {
+			r.subscribers[i].check.group = r.group
+			return []string{"$share/" + r.Prefix + "/" + r.Prefix + "/#"}
+		}
+	case FanIn:
+	default:
 		r.traffic.fanout = uint64(r.Subscribers)
 	}
-	if _, err := r.loop.connect(r.target.Addr, r.Version, clients); err != nil {
+	return r.subscriberClients(r.Subscribers, true, filters)
+}
+
+// mixedFilters returns a filter for each topic from first up to end, which
+// nothing else matches: plain ones and, more often, ones with a wildcard in
+// front or at the end.
+func (r *runner) mixedFilters(first, end int) []string {
+	filters := make([]string, 0, end-first)
+	for i := first; i < end; i++ {
+		topic := r.topics[i/r.Topics][i%r.Topics]
+		switch i % 3 {
+		case 1:
+			topic = "+" + topic[len(r.Prefix):]
+		case 2:
+			topic += "/#"
+		}
+		filters = append(filters, topic)
+	}
+	return filters
+}
+
+// online publishes to live subscribers, or to none, for the measured time.
+func (r *runner) online() error {
+	clients := r.liveClients()
+	if _, err := r.loop.connect(r.target, r.Version, clients); err != nil {
 		return err
 	}
 	if err := r.connectPublishers(); err != nil {
@@ -151,7 +223,17 @@ func (r *runner) online() error {
 	if err := r.forAWhile(r.Warm); err != nil {
 		return err
 	}
+	if err := r.measure(string(r.Kind)); err != nil {
+		return err
+	}
+	r.hold()
+	return r.settle("deliver the rest")
+}
+
+// measure takes the figures of the load that is running.
+func (r *runner) measure(name string) error {
 	r.traffic.latency.Reset()
+	r.traffic.late.Reset()
 	before := r.done()
 	if err := r.meter.start(); err != nil {
 		return err
@@ -159,14 +241,15 @@ func (r *runner) online() error {
 	if err := r.forAWhile(r.Measure); err != nil {
 		return err
 	}
-	phase, err := r.meter.stop(string(r.Kind), r.done()-before)
+	phase, err := r.meter.stop(name, r.done()-before)
 	if err != nil {
 		return err
 	}
 	phase.latency(&r.traffic.latency)
+	phase.Late99 = millis(r.traffic.late.Quantile(0.99))
+	phase.Payload = int64(phase.Messages) * int64(r.Size)
 	r.result.Phases = append(r.result.Phases, phase)
-	r.hold()
-	return r.settle("deliver the rest")
+	return nil
 }
 
 // done counts what the scenario is about: deliveries if there are any.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,6 +50,12 @@ func TestMosquitto(t *testing.T) {
 		{"offline0", func(*Scenario) {}, 1},
 		{"retained500", func(*Scenario) {}, 2},
 		{"idle100", func(s *Scenario) { s.Persistent = true }, 2},
+		{"pairs3", func(s *Scenario) { s.Version, s.Properties = wire.V5, true }, 1},
+		{"topics300", func(*Scenario) {}, 1},
+		{"subs3000", func(s *Scenario) { s.QoS = 0 }, 1},
+		{"shared3", func(s *Scenario) { s.Version = wire.V5 }, 1},
+		{"beside2", func(s *Scenario) { s.Rate, s.SlowRate = 2000, 1e6 }, 4},
+		{"offline5", func(s *Scenario) { s.Count, s.Limit = 1<<30, 100*time.Millisecond }, 2},
 	} {
 		s := Default()
 		s.Warm, s.Measure, s.Count = 20*time.Millisecond, 100*time.Millisecond, 1000
@@ -167,7 +174,11 @@ func startFake(t *testing.T, faulty func(n int, packet []byte) [][]byte) netip.A
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fake{faulty: faulty}
+	return serveFake(t, l, &fake{faulty: faulty})
+}
+
+// serveFake lets f serve a listener until the test ends.
+func serveFake(t *testing.T, l net.Listener, f *fake) netip.AddrPort {
 	var conns []net.Conn
 	var serving sync.WaitGroup
 	serving.Go(func() {
@@ -191,7 +202,8 @@ func startFake(t *testing.T, faulty func(n int, packet []byte) [][]byte) netip.A
 }
 
 type fake struct {
-	faulty func(n int, packet []byte) [][]byte
+	faulty   func(n int, packet []byte) [][]byte
+	connects chan<- []byte // gets every CONNECT, if not nil
 
 	mu         sync.Mutex // guards what follows and the order of writes
 	n          int
@@ -224,6 +236,9 @@ func (f *fake) handle(c net.Conn, packet []byte, body int) {
 	defer f.mu.Unlock()
 	switch packet[0] >> 4 {
 	case wire.TypeConnect:
+		if f.connects != nil {
+			f.connects <- packet
+		}
 		c.Write([]byte{0x20, 2, 0, 0})
 	case wire.TypeSubscribe:
 		f.subscriber = c
@@ -245,6 +260,7 @@ func TestSetName(t *testing.T) {
 		"fanin": {10, 1}, "fanin100": {100, 1}, "pairs10": {10, 10}, "pair1": {1, 1}, "pair": {1, 1},
 		"fanout100": {1, 100}, "publish10": {10, 0}, "rtt": {1, 0}, "store": {10, 1}, "store8": {10, 8},
 		"offline0": {10, 0}, "offline1000": {10, 1000}, "idle5000": {0, 5000}, "retained": {10, 1},
+		"topics1000000": {20, 1}, "subs100000": {10, 100}, "subs10": {10, 1}, "shared": {10, 4}, "kill500": {10, 1}, "beside10000": {10, 10},
 	} {
 		s := Default()
 		if err := s.SetName(name); err != nil || s.Publishers != want[0] || s.Subscribers != want[1] {
@@ -259,12 +275,18 @@ func TestSetName(t *testing.T) {
 	}
 }
 
-func TestLoopbackOnly(t *testing.T) {
+// TestNobodyListens wants an error that names the address.
+func TestNobodyListens(t *testing.T) {
+	port, err := broker.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := Default()
 	if err := s.SetName("pair"); err != nil {
 		t.Fatal(err)
 	}
-	if r := Run(s, Target{Addr: netip.MustParseAddrPort("192.0.2.1:1883")}); r.Error == "" {
-		t.Error("no error for an address that is not loopback")
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))
+	if r := Run(s, Target{Addr: addr}); !strings.Contains(r.Error, addr.String()) || !strings.Contains(r.Error, "refused") {
+		t.Errorf("%q", r.Error)
 	}
 }

@@ -16,6 +16,7 @@ type subscriber struct {
 	retained bool       // whether messages come from the retained store
 	topics   [][]string // by publisher and topic
 	filler   []byte
+	props    *wire.PublishProperties
 	received uint64
 }
 
@@ -26,6 +27,7 @@ func newSubscriber(s *Scenario, t *traffic, topics [][]string) *subscriber {
 		qos:     s.QoS,
 		topics:  topics,
 		filler:  newFiller(s.Size),
+		props:   s.properties(),
 	}
 }
 
@@ -50,7 +52,7 @@ func (s *subscriber) receive(c *conn, p *wire.Packet, now int64) error {
 func (s *subscriber) deliver(p *wire.Packet, now int64) {
 	s.traffic.delivered++
 	s.received++
-	if p.QoS != s.qos || p.Retain != s.retained || !intact(p.Payload, s.filler) {
+	if p.QoS != s.qos || p.Retain != s.retained || !intact(p.Payload, s.filler) || !s.props.Arrived(p.Properties) {
 		s.check.faults.Damaged++
 		return
 	}

@@ -18,15 +18,18 @@ type Packet struct {
 	Retain bool
 	// SessionPresent, of CONNACK.
 	SessionPresent bool
-	// Code is the return or reason code of CONNACK, SUBACK, DISCONNECT and
-	// the acknowledgements; 0x80 and above is a failure.
+	// Code is the return or reason code of CONNACK, DISCONNECT and the
+	// acknowledgements; 0x80 and above is a failure.
 	Code byte
 	// ReceiveMaximum, of an MQTT 5 CONNACK; 65,535 if the server named none.
 	ReceiveMaximum uint16
 	ID             uint16
-	// Topic and Payload, of PUBLISH, point into the decoded bytes.
-	Topic   []byte
-	Payload []byte
+	// Topic, Properties (a block without its length) and Payload, of PUBLISH,
+	// point into the decoded bytes, as does Codes, of SUBACK: one per filter.
+	Topic      []byte
+	Properties []byte
+	Payload    []byte
+	Codes      []byte
 }
 
 // Decode reads the packet at the start of b into p and returns its length on
@@ -96,6 +99,7 @@ func decodePublish(first byte, body []byte, v Version, p *Packet) error {
 	p.QoS = first >> 1 & 3
 	p.Retain = first&1 != 0
 	p.ID = 0
+	p.Properties = nil
 	if len(body) < 2 {
 		return short(p.Type, body)
 	}
@@ -116,7 +120,7 @@ func decodePublish(first byte, body []byte, v Version, p *Packet) error {
 		if err != nil {
 			return err
 		}
-		_ = props // none of them concerns a load
+		p.Properties = props
 		at += n
 	}
 	p.Payload = body[at:]
@@ -163,10 +167,10 @@ func decodeSuback(body []byte, v Version, p *Packet) error {
 		}
 		at += n
 	}
-	if len(body) != at+1 {
-		return fmt.Errorf("%w: SUBACK of %d bytes for one filter", ErrMalformed, len(body))
+	if at >= len(body) {
+		return short(p.Type, body)
 	}
-	p.Code = body[at]
+	p.Codes = body[at:]
 	return nil
 }
 
@@ -181,22 +185,28 @@ func properties(b []byte) (props []byte, n int, err error) {
 	return b[lenLen:n], n, nil
 }
 
-// propertyLen returns the length of the CONNACK property at the start of b
-// with its identifier, or 0 if it is none.
+// propertyLen returns the length of the property of a CONNACK or PUBLISH at the
+// start of b with its identifier, or 0 if it is none.
 func propertyLen(b []byte) int {
 	switch b[0] {
-	case 0x24, 0x25, 0x28, 0x29, 0x2A: // a byte
+	case 0x01, 0x24, 0x25, 0x28, 0x29, 0x2A: // a byte
 		return 2
-	case 0x13, propReceiveMaximum, 0x22: // two
+	case 0x13, propReceiveMaximum, 0x22, propTopicAlias: // two
 		return 3
-	case propSessionExpiry, 0x27: // four
+	case propMessageExpiry, propSessionExpiry, 0x27: // four
 		return 5
-	case 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F: // a string or bytes
+	case propContentType, propResponseTopic, propCorrelation, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F: // a string or bytes
 		if len(b) < 3 {
 			return 0
 		}
 		return 3 + int(binary.BigEndian.Uint16(b[1:]))
-	case 0x26: // a pair of strings
+	case propSubscriptionID:
+		_, n := binary.Uvarint(b[1:])
+		if n <= 0 {
+			return 0
+		}
+		return 1 + n
+	case propUser: // a pair of strings
 		if len(b) < 3 {
 			return 0
 		}

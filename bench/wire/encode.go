@@ -29,47 +29,73 @@ const (
 
 // Properties of MQTT 5 that are sent or understood here.
 const (
+	propMessageExpiry  = 0x02
+	propContentType    = 0x03
+	propResponseTopic  = 0x08
+	propCorrelation    = 0x09
+	propSubscriptionID = 0x0B
 	propSessionExpiry  = 0x11
 	propReceiveMaximum = 0x21
+	propTopicAlias     = 0x23
+	propUser           = 0x26
 )
 
 // never is the session expiry interval that means "does not expire".
 const never = 0xFFFFFFFF
 
-// AppendConnect appends a CONNECT with keep-alive off. A session that is not
-// clean does not expire, in either version.
-func AppendConnect(dst []byte, v Version, clientID string, clean bool) []byte {
-	bodyLen := 2 + 4 + 1 + 1 + 2 + 2 + len(clientID)
-	if v == V5 {
-		bodyLen++
-		if !clean {
-			bodyLen += 5
-		}
-	}
-	dst = append(dst, TypeConnect<<4)
-	dst = appendLen(dst, bodyLen)
-	dst = appendString(dst, "MQTT")
-	var flags byte
-	if clean {
-		flags = 0x02
-	}
-	dst = append(dst, byte(v), flags, 0, 0)
-	if v == V5 {
-		if clean {
-			dst = append(dst, 0)
-		} else {
-			dst = append(dst, 5, propSessionExpiry)
-			dst = binary.BigEndian.AppendUint32(dst, never)
-		}
-	}
-	return appendString(dst, clientID)
+// Connect is what a CONNECT says.
+type Connect struct {
+	Version        Version
+	ClientID       string
+	Clean          bool
+	KeepAlive      uint16 // seconds; 0 is off
+	User, Password string // not sent where empty
 }
 
-// AppendSubscribe appends a SUBSCRIBE with one filter.
-func AppendSubscribe(dst []byte, v Version, id uint16, filter string, qos byte) []byte {
-	bodyLen := 2 + 2 + len(filter) + 1
+// AppendConnect appends a CONNECT. A session that is not clean does not expire,
+// in either version.
+func AppendConnect(dst []byte, c Connect) []byte {
+	var body []byte
+	body = appendString(body, "MQTT")
+	var flags byte
+	if c.Clean {
+		flags = 0x02
+	}
+	if c.User != "" {
+		flags |= 0x80
+	}
+	if c.Password != "" {
+		flags |= 0x40
+	}
+	body = append(body, byte(c.Version), flags)
+	body = binary.BigEndian.AppendUint16(body, c.KeepAlive)
+	switch {
+	case c.Version == V5 && c.Clean:
+		body = append(body, 0)
+	case c.Version == V5:
+		body = append(body, 5, propSessionExpiry)
+		body = binary.BigEndian.AppendUint32(body, never)
+	}
+	body = appendString(body, c.ClientID)
+	if c.User != "" {
+		body = appendString(body, c.User)
+	}
+	if c.Password != "" {
+		body = appendString(body, c.Password)
+	}
+	dst = append(dst, TypeConnect<<4)
+	dst = appendLen(dst, len(body))
+	return append(dst, body...)
+}
+
+// AppendSubscribe appends a SUBSCRIBE with the filters, all of one QoS.
+func AppendSubscribe(dst []byte, v Version, id uint16, qos byte, filters ...string) []byte {
+	bodyLen := 2
 	if v == V5 {
 		bodyLen++
+	}
+	for _, filter := range filters {
+		bodyLen += 2 + len(filter) + 1
 	}
 	dst = append(dst, TypeSubscribe<<4|0x02)
 	dst = appendLen(dst, bodyLen)
@@ -77,20 +103,23 @@ func AppendSubscribe(dst []byte, v Version, id uint16, filter string, qos byte) 
 	if v == V5 {
 		dst = append(dst, 0)
 	}
-	dst = appendString(dst, filter)
-	return append(dst, qos)
+	for _, filter := range filters {
+		dst = append(appendString(dst, filter), qos)
+	}
+	return dst
 }
 
 // AppendPublishHeader appends everything of a PUBLISH that comes before its
 // payload of payloadLen bytes. At QoS 1 and 2 the packet identifier is zero;
-// idAt is where in dst to put it.
-func AppendPublishHeader(dst []byte, v Version, topic string, qos byte, retain bool, payloadLen int) (out []byte, idAt int) {
+// idAt is where in dst to put it. The properties are a block without its length;
+// version 3.1.1 has none.
+func AppendPublishHeader(dst []byte, v Version, topic string, qos byte, retain bool, properties []byte, payloadLen int) (out []byte, idAt int) {
 	bodyLen := 2 + len(topic) + payloadLen
 	if qos > 0 {
 		bodyLen += 2
 	}
 	if v == V5 {
-		bodyLen++
+		bodyLen += lenOfLen(len(properties)) + len(properties)
 	}
 	first := byte(TypePublish<<4) | qos<<1
 	if retain {
@@ -104,7 +133,8 @@ func AppendPublishHeader(dst []byte, v Version, topic string, qos byte, retain b
 		dst = append(dst, 0, 0)
 	}
 	if v == V5 {
-		dst = append(dst, 0)
+		dst = appendLen(dst, len(properties))
+		dst = append(dst, properties...)
 	}
 	return dst, idAt
 }
@@ -136,4 +166,13 @@ func appendLen(dst []byte, n int) []byte {
 		n >>= 7
 	}
 	return append(dst, byte(n))
+}
+
+// lenOfLen returns how many bytes appendLen appends.
+func lenOfLen(n int) int {
+	bytes := 1
+	for ; n >= 0x80; n >>= 7 {
+		bytes++
+	}
+	return bytes
 }

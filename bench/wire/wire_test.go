@@ -16,12 +16,15 @@ func TestEncodeBytes(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"connect 3.1.1 clean", AppendConnect(nil, V311, "ab", true), "100e 00044d515454 04 02 0000 00026162"},
-		{"connect 3.1.1 kept", AppendConnect(nil, V311, "ab", false), "100e 00044d515454 04 00 0000 00026162"},
-		{"connect 5 clean", AppendConnect(nil, V5, "ab", true), "100f 00044d515454 05 02 0000 00 00026162"},
-		{"connect 5 kept", AppendConnect(nil, V5, "ab", false), "1014 00044d515454 05 00 0000 05 11ffffffff 00026162"},
-		{"subscribe 3.1.1", AppendSubscribe(nil, V311, 7, "a/#", 1), "8208 0007 0003612f23 01"},
-		{"subscribe 5", AppendSubscribe(nil, V5, 7, "a/#", 2), "8209 0007 00 0003612f23 02"},
+		{"connect 3.1.1 clean", AppendConnect(nil, Connect{Version: V311, ClientID: "ab", Clean: true}), "100e 00044d515454 04 02 0000 00026162"},
+		{"connect 3.1.1 kept", AppendConnect(nil, Connect{Version: V311, ClientID: "ab"}), "100e 00044d515454 04 00 0000 00026162"},
+		{"connect 5 clean", AppendConnect(nil, Connect{Version: V5, ClientID: "ab", Clean: true}), "100f 00044d515454 05 02 0000 00 00026162"},
+		{"connect 5 kept", AppendConnect(nil, Connect{Version: V5, ClientID: "ab"}), "1014 00044d515454 05 00 0000 05 11ffffffff 00026162"},
+		{"connect 3.1.1 with a user", AppendConnect(nil, Connect{Version: V311, ClientID: "ab", Clean: true, User: "u", Password: "pw"}),
+			"1015 00044d515454 04 c2 0000 00026162 000175 00027077"},
+		{"subscribe 3.1.1", AppendSubscribe(nil, V311, 7, 1, "a/#"), "8208 0007 0003612f23 01"},
+		{"subscribe 5", AppendSubscribe(nil, V5, 7, 2, "a/#"), "8209 0007 00 0003612f23 02"},
+		{"subscribe 5 to two", AppendSubscribe(nil, V5, 7, 1, "a", "b/+"), "820d 0007 00 000161 01 0003622f2b 01"},
 		{"puback", AppendAck(nil, TypePuback, 0x1234), "4002 1234"},
 		{"pubrec", AppendAck(nil, TypePubrec, 0x1234), "5002 1234"},
 		{"pubrel", AppendAck(nil, TypePubrel, 0x1234), "6202 1234"},
@@ -39,7 +42,7 @@ func TestPublishRoundTrip(t *testing.T) {
 		for qos := byte(0); qos <= 2; qos++ {
 			for _, size := range []int{0, 16, 100, 127, 128, 256, 16383, 16384, 70000, 2097152} {
 				payload := bytes.Repeat([]byte{0xA5}, size)
-				b, idAt := AppendPublishHeader([]byte("before"), v, "bench/1/2", qos, qos == 1, size)
+				b, idAt := AppendPublishHeader([]byte("before"), v, "bench/1/2", qos, qos == 1, carried(v).Block(), size)
 				if qos > 0 {
 					binary.BigEndian.PutUint16(b[idAt:], 513)
 				}
@@ -55,7 +58,7 @@ func TestPublishRoundTrip(t *testing.T) {
 					wantID = 0
 				}
 				if p.Type != TypePublish || p.QoS != qos || p.Retain != (qos == 1) || p.Dup ||
-					string(p.Topic) != "bench/1/2" || p.ID != wantID || !bytes.Equal(p.Payload, payload) {
+					string(p.Topic) != "bench/1/2" || p.ID != wantID || !bytes.Equal(p.Payload, payload) || !carried(v).Arrived(p.Properties) {
 					t.Errorf("v%d qos %d size %d: got %+v", v, qos, size, p)
 				}
 			}
@@ -63,10 +66,59 @@ func TestPublishRoundTrip(t *testing.T) {
 	}
 }
 
+// carried is what a message of the version can carry.
+func carried(v Version) *PublishProperties {
+	if v == V5 {
+		return NewPublishProperties()
+	}
+	return nil
+}
+
+// TestPropertiesArrived changes the properties of a message on its way: some
+// changes are a broker's right, the others must be noticed.
+func TestPropertiesArrived(t *testing.T) {
+	const (
+		expiry   = "02 00000e10"
+		kind     = "03 0018 6170706c69636174696f6e2f6f637465742d73747265616d"
+		reply    = "08 000b 62656e63682f7265706c79"
+		matching = "09 0008 00010203fcfdfeff"
+		site     = "26 0004 73697465 0005 6e6f727468"
+		unit     = "26 0004 756e6974 0006 70756d702d37"
+	)
+	p := NewPublishProperties()
+	for _, tc := range []struct {
+		name string
+		in   string
+		want bool
+	}{
+		{"as sent", expiry + kind + reply + matching + site + unit, true},
+		{"another order of kinds", site + reply + matching + kind + unit + expiry, true},
+		{"less expiry", "02 00000e0f" + kind + reply + matching + site + unit, true},
+		{"more expiry", "02 00000e11" + kind + reply + matching + site + unit, false},
+		{"no expiry", kind + reply + matching + site + unit, false},
+		{"user properties exchanged", expiry + kind + reply + matching + unit + site, false},
+		{"one user property twice", expiry + kind + reply + matching + site + site, false},
+		{"none lost, one added", expiry + kind + reply + matching + site + unit + unit, false},
+		{"identifier and alias on top", "0b 8001" + expiry + kind + "23 0001" + reply + matching + site + unit, true},
+		{"correlation data changed", expiry + kind + reply + "09 0008 00010203fcfdfefe" + site + unit, false},
+		{"nothing", "", false},
+		{"cut", expiry + kind + "08 00ff 62", false},
+		{"unknown property", "7f", false},
+	} {
+		if got := p.Arrived(unhex(t, tc.in)); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+	var none *PublishProperties
+	if !none.Arrived(nil) || none.Arrived(p.Block()) {
+		t.Error("without properties only none at all is right")
+	}
+}
+
 // TestDecodePartial cuts every packet at every byte: a cut one must ask for
 // more, never fail and never be taken for whole.
 func TestDecodePartial(t *testing.T) {
-	publish, _ := AppendPublishHeader(nil, V5, "a/b", 1, false, 300)
+	publish, _ := AppendPublishHeader(nil, V5, "a/b", 1, false, NewPublishProperties().Block(), 300)
 	publish = append(publish, make([]byte, 300)...)
 	for _, whole := range [][]byte{
 		publish,
@@ -99,8 +151,9 @@ func TestDecodeReceived(t *testing.T) {
 		{"connack 5", V5, "2003 00 00 00", Packet{Type: TypeConnack, ReceiveMaximum: 65535}},
 		{"connack 5 with receive maximum behind others", V5,
 			"2014 01 00 11 22000a 26000161000162 120001 63 210014", Packet{Type: TypeConnack, SessionPresent: true, ReceiveMaximum: 20}},
-		{"suback", V311, "9003 0007 80", Packet{Type: TypeSuback, ID: 7, Code: 0x80}},
-		{"suback 5 with a reason", V5, "9008 0007 04 1f000161 02", Packet{Type: TypeSuback, ID: 7, Code: 2}},
+		{"suback", V311, "9003 0007 80", Packet{Type: TypeSuback, ID: 7, Codes: []byte{0x80}}},
+		{"suback 5 with a reason", V5, "9008 0007 04 1f000161 02", Packet{Type: TypeSuback, ID: 7, Codes: []byte{2}}},
+		{"suback for three", V311, "9005 0007 010080", Packet{Type: TypeSuback, ID: 7, Codes: []byte{1, 0, 0x80}}},
 		{"puback 5 short", V5, "4002 0009", Packet{Type: TypePuback, ID: 9}},
 		{"puback 5 refused", V5, "4003 0009 97", Packet{Type: TypePuback, ID: 9, Code: 0x97}},
 		{"disconnect 5", V5, "e001 8e", Packet{Type: TypeDisconnect, Code: 0x8E}},
@@ -113,7 +166,7 @@ func TestDecodeReceived(t *testing.T) {
 			continue
 		}
 		if got.Type != tc.want.Type || got.SessionPresent != tc.want.SessionPresent || got.Code != tc.want.Code ||
-			got.ReceiveMaximum != tc.want.ReceiveMaximum || got.ID != tc.want.ID {
+			got.ReceiveMaximum != tc.want.ReceiveMaximum || got.ID != tc.want.ID || !bytes.Equal(got.Codes, tc.want.Codes) {
 			t.Errorf("%s: got %+v, want %+v", tc.name, got, tc.want)
 		}
 	}
@@ -128,7 +181,7 @@ func TestDecodeMalformed(t *testing.T) {
 		"connack of one byte":         "2001 00",
 		"unknown connack property":    "2005 0000 02 7f00",
 		"properties past the end":     "3005 000161 09 00",
-		"two codes for one filter":    "9005 0007 00 0101",
+		"no code in a suback":         "9003 0007 00",
 		"a packet only servers get":   "c000",
 		"receive maximum cut in half": "2005 0000 02 2100",
 	} {

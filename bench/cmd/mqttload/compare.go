@@ -6,17 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
-	"time"
 
-	"cairnmq/bench/broker"
 	"cairnmq/bench/load"
 )
-
-// stopLimit is how long a broker may take to end when asked to.
-const stopLimit = 30 * time.Second
 
 // compare runs every scenario against every broker, round by round. The order
 // of the brokers is shuffled in each round, so that what else the machine does
@@ -27,9 +21,12 @@ func compare(o *options, scenarios []load.Scenario, report func(load.Result), pr
 	for _, s := range scenarios {
 		for round := range o.rounds {
 			for _, i := range order.Perm(len(o.brokers)) {
-				r, err := fresh(o, o.brokers[i], s, progress)
+				r, output, err := load.RunFresh(s, o.brokers[i], o.dir)
 				if err != nil {
 					return nil, err
+				}
+				if output != "" {
+					fmt.Fprintf(progress, "%s printed:\n%s\n", r.Broker, output)
 				}
 				r.Round = round + 1
 				report(r)
@@ -38,31 +35,6 @@ func compare(o *options, scenarios []load.Scenario, report func(load.Result), pr
 		}
 	}
 	return results, nil
-}
-
-// fresh runs one scenario against a broker that was started for it.
-func fresh(o *options, spec broker.Spec, s load.Scenario, progress io.Writer) (load.Result, error) {
-	dir, err := os.MkdirTemp(o.dir, "mqttload-"+spec.Name+"-")
-	if err != nil {
-		return load.Result{}, err
-	}
-	defer os.RemoveAll(dir)
-	port, err := broker.FreePort()
-	if err != nil {
-		return load.Result{}, err
-	}
-	p, _, err := load.Start(spec, dir, port)
-	if err != nil {
-		return load.Result{}, err
-	}
-	r := load.Run(s, load.TargetOf(p))
-	if r.Failed() {
-		fmt.Fprintf(progress, "%s printed:\n%s\n", spec.Name, p.Output())
-	}
-	if _, err := p.Stop(stopLimit); err != nil && r.Error == "" {
-		r.Error = err.Error()
-	}
-	return r, nil
 }
 
 // row is the runs of one phase of one scenario against one broker.

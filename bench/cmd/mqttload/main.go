@@ -63,6 +63,8 @@ func measure(args []string, out, progress io.Writer) (bool, error) {
 	flags.DurationVar(&base.Warm, "warm", base.Warm, "time under load before measuring")
 	flags.DurationVar(&base.Measure, "measure", base.Measure, "time to measure")
 	flags.IntVar(&base.Count, "count", base.Count, "messages of store and offline")
+	flags.DurationVar(&base.Limit, "limit", 0, "end publishing of counted messages after this time (default: not)")
+	flags.BoolVar(&base.Properties, "properties", false, "publish with MQTT 5 properties")
 	flags.IntVar(&base.Outstanding, "outstanding", 0, "most deliveries on their way (default 10,000 or 4 MiB at QoS 0, 50,000 above)")
 	flags.DurationVar(&base.Pause, "pause", base.Pause, "sleep when nothing has arrived; 0 waits for the next packet")
 	flags.BoolVar(&base.Persistent, "persistent", false, "keep the sessions of idle connections")
