@@ -12,6 +12,7 @@ import (
 // cleanUp ends the sessions that were left behind and clears the retained
 // messages, so that a broker in use is as it was before.
 func (r *runner) cleanUp() error {
+	r.loop.stop = nil // an interrupted run cleans up, too
 	r.loop.sources = nil
 	r.loop.Pause = 0
 	for _, c := range r.loop.conns {

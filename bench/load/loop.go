@@ -35,6 +35,7 @@ type Loop struct {
 	// While the broker is far behind the pauses grow, up to maxNap of them.
 	Pause time.Duration
 
+	stop    <-chan struct{} // closed when run is to fail; nil is never
 	epoll   int
 	conns   []*conn // by slot, nil once closed
 	dirty   []*conn // with bytes to write
@@ -105,6 +106,11 @@ func (l *Loop) run(limit time.Duration, what string, done func() bool) error {
 	l.tick()
 	end := l.now + int64(limit)
 	for !done() {
+		select {
+		case <-l.stop:
+			return fmt.Errorf("%s: %w", what, ErrInterrupted)
+		default:
+		}
 		if l.now > end {
 			return fmt.Errorf("%s: not done after %v", what, limit)
 		}

@@ -87,13 +87,20 @@ func (p Phase) String() string {
 	if p.Name == Restarted {
 		return fmt.Sprintf("%-8s start to CONNACK %s ms", p.Name, short(p.Seconds*1000))
 	}
+	known := p.RSSAnon > 0 // a broker whose figures can be read
 	fmt.Fprintf(&b, "%-8s %9s msg/s", p.Name, count(p.Rate))
-	fmt.Fprintf(&b, "  cpu %6s µs  gen %6s µs", short(p.CPU), short(p.GenCPU))
+	if known {
+		fmt.Fprintf(&b, "  cpu %6s µs", short(p.CPU))
+	}
+	fmt.Fprintf(&b, "  gen %6s µs", short(p.GenCPU))
 	if p.P50 > 0 {
 		fmt.Fprintf(&b, "  p50 %s p99 %s p99.9 %s ms", short(p.P50), short(p.P99), short(p.P999))
 	}
 	if p.Late99 > 0.05 {
 		fmt.Fprintf(&b, " (generator late p99 %s)", short(p.Late99))
+	}
+	if !known {
+		return b.String()
 	}
 	fmt.Fprintf(&b, "  rss %s+%s MiB", short(float64(p.RSSAnon)/(1<<20)), short(float64(p.RSSFile)/(1<<20)))
 	if p.AnonGrowth != 0 {

@@ -18,6 +18,9 @@ const stallLimit = 5 * time.Second
 // ErrNotHere is wrapped when this machine does not permit a scenario.
 var ErrNotHere = errors.New("not possible on this machine")
 
+// ErrInterrupted is wrapped when Target.Stop was closed.
+var ErrInterrupted = errors.New("interrupted")
+
 // Run does a scenario to a broker. What went wrong is in the result.
 func Run(s Scenario, target Target) Result {
 	result := Result{Broker: target.Name}
@@ -54,6 +57,7 @@ func run(s *Scenario, target Target, result *Result) error {
 		return err
 	}
 	defer l.Close()
+	l.stop = target.Stop
 	r := &runner{
 		Scenario: s,
 		target:   target,

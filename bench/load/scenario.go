@@ -167,6 +167,15 @@ func (s *Scenario) SetName(name string) error {
 	return nil
 }
 
+// SetVersion sets the protocol level: 4 is MQTT 3.1.1, 5 is MQTT 5.
+func (s *Scenario) SetVersion(level byte) { s.Version = wire.Version(level) }
+
+// Check reports what is wrong with a scenario that Run would not begin.
+func (s *Scenario) Check() error {
+	whole := *s
+	return whole.complete()
+}
+
 // perSubscriber is how many subscriptions one client of Subs has at most.
 const perSubscriber = 1000
 
@@ -300,6 +309,8 @@ type Target struct {
 	User, Password string
 	KeepAlive      uint16 // in seconds; 0 is off
 
+	// Stop, if not nil, is closed when the run is to end at once.
+	Stop <-chan struct{}
 	// Restart kills the broker and starts it again, and returns it with the
 	// time from the start of the program to its first client. Nil if that is
 	// not ours to do.

@@ -66,6 +66,8 @@ func values(word string) []string {
 		return hashes
 	case "completion":
 		return shells()
+	case "--mqtt", "-mqtt":
+		return []string{"3.1.1", "5"}
 	case "--log-level", "-log-level":
 		return []string{"debug", "info", "warn", "error"}
 	}

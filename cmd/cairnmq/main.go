@@ -51,7 +51,7 @@ func newApp() *cli.App {
 		DisableSliceFlagSeparator: true,
 		CustomAppHelpTemplate: cli.AppHelpTemplate + `
 ` + exitHelp + "\n",
-		Commands: []*cli.Command{serveCommand(), logCommand(), configCommand(), passwdCommand(), versionCommand(), completionCommand()},
+		Commands: []*cli.Command{serveCommand(), logCommand(), benchCommand(), configCommand(), passwdCommand(), versionCommand(), completionCommand()},
 		Action:   groupAction,
 		// report prints errors and chooses the code.
 		ExitErrHandler: func(*cli.Context, error) {},
