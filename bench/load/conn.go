@@ -82,6 +82,8 @@ type client struct {
 	filters []string // subscribed to once connected
 	qos     byte
 	role    role
+	// slowRate is that of conn: the first byte may be too much already.
+	slowRate float64
 }
 
 // connect connects clients, in groups no larger than the usual listen queue,
@@ -109,6 +111,9 @@ func (l *Loop) connectGroup(t Target, v wire.Version, clients []client) ([]*conn
 			return nil, err
 		}
 		c.clientID, c.version, c.role = cl.id, v, cl.role
+		if cl.slowRate > 0 {
+			l.slowDown(c, cl.slowRate)
+		}
 		c.out = wire.AppendConnect(c.out, wire.Connect{
 			Version: v, ClientID: cl.id, Clean: cl.clean, KeepAlive: t.KeepAlive, User: t.User, Password: t.Password,
 		})

@@ -270,15 +270,16 @@ func (l *Loop) watch(c *conn) error {
 	return nil
 }
 
-// slowDown limits how fast a client reads, in bytes a second; 0 ends that.
-func (l *Loop) slowDown(c *conn, rate float64) error {
-	l.slow = slices.DeleteFunc(l.slow, func(d *conn) bool { return d == c })
+// slowDown limits how fast a client reads, in bytes a second.
+func (l *Loop) slowDown(c *conn, rate float64) {
 	c.slowRate = rate
-	if rate > 0 {
-		l.slow = append(l.slow, c)
-		return nil
-	}
-	c.paused = false
+	l.slow = append(l.slow, c)
+}
+
+// speedUp ends that.
+func (l *Loop) speedUp(c *conn) error {
+	l.slow = slices.DeleteFunc(l.slow, func(d *conn) bool { return d == c })
+	c.slowRate, c.paused = 0, false
 	return l.watch(c)
 }
 

@@ -37,7 +37,7 @@ func Quick() []Scenario {
 		{"subs2000", func(*Scenario) {}},
 		{"store2", func(*Scenario) {}},
 		{"offline20", func(*Scenario) {}},
-		{"beside2", func(s *Scenario) { s.Rate, s.SlowRate = 1000, 2e6 }},
+		{"beside2", func(s *Scenario) { s.Rate, s.SlowRate = 1000, 1e5 }},
 		{"retained500", func(*Scenario) {}},
 		{"idle100", func(s *Scenario) { s.Persistent = true }},
 	} {

@@ -54,7 +54,7 @@ func TestMosquitto(t *testing.T) {
 		{"topics300", func(*Scenario) {}, 1},
 		{"subs3000", func(s *Scenario) { s.QoS = 0 }, 1},
 		{"shared3", func(s *Scenario) { s.Version = wire.V5 }, 1},
-		{"beside2", func(s *Scenario) { s.Rate, s.SlowRate = 2000, 1e6 }, 4},
+		{"beside2", func(s *Scenario) { s.Rate, s.SlowRate = 2000, 1e5 }, 4},
 		{"offline5", func(s *Scenario) { s.Count, s.Limit = 1<<30, 100*time.Millisecond }, 2},
 	} {
 		s := Default()
@@ -152,7 +152,7 @@ func TestFaultyBroker(t *testing.T) {
 			addr := startFake(t, tc.faulty)
 			s := Default()
 			s.QoS = tc.qos
-			s.Warm, s.Measure = 0, 50*time.Millisecond
+			s.Warm, s.Measure, s.least = 0, 50*time.Millisecond, at+1
 			if err := s.SetName("pair"); err != nil {
 				t.Fatal(err)
 			}

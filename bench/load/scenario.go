@@ -78,6 +78,7 @@ type Scenario struct {
 	CleanUp bool
 
 	retain bool
+	least  uint64 // messages to measure, however long it takes
 }
 
 // Default returns a scenario of 256-byte messages at QoS 1 with everything but

@@ -99,11 +99,9 @@ func (r *runner) beside() error {
 		return err
 	}
 	clients[0].filters = nil // the session has its subscription
+	clients[0].slowRate = float64(r.SlowRate)
 	conns, err := r.loop.connect(r.target, r.Version, clients)
 	if err != nil {
-		return err
-	}
-	if err := r.loop.slowDown(conns[0], float64(r.SlowRate)); err != nil {
 		return err
 	}
 	if err := r.forAWhile(r.Warm); err != nil {
@@ -119,7 +117,7 @@ func (r *runner) beside() error {
 	if err := r.settle("deliver the rest"); err != nil {
 		return err
 	}
-	if err := r.loop.slowDown(conns[0], 0); err != nil {
+	if err := r.loop.speedUp(conns[0]); err != nil {
 		return err
 	}
 	r.loop.Pause = stored.Pause

@@ -60,7 +60,7 @@ func TestCleanUp(t *testing.T) {
 		s := Default()
 		s.Warm, s.Measure, s.Count = 0, 50*time.Millisecond, 50
 		s.Persistent, s.CleanUp = true, true
-		s.Rate, s.SlowRate = 1000, 1e6
+		s.Rate, s.SlowRate = 1000, 1e5
 		if name != "beside1" {
 			s.Rate = 0
 		}
