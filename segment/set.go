@@ -138,6 +138,10 @@ func (t *Set) PinSegment(s *Segment) error {
 func (t *Set) pinLocked(s *Segment) error {
 	if s.m == nil {
 		m, err := t.fs.Map(s.Path, false)
+		if errors.Is(err, syscall.ENOMEM) {
+			t.unmapIdleLocked() // a small address space may have a large enough hole then
+			m, err = t.fs.Map(s.Path, false)
+		}
 		if err == nil && int64(len(m.Bytes())) < s.end.Load() {
 			err = errors.Join(fmt.Errorf("%w: file has %d bytes, records were expected up to %d", ErrDamaged, len(m.Bytes()), s.end.Load()), m.Unmap())
 		}
@@ -180,6 +184,19 @@ func (s *Segment) Unpin() {
 // trimLocked unmaps what was not used for the longest time.
 func (t *Set) trimLocked() {
 	for t.idle > t.limit {
+		t.dropLocked(t.longestUnusedLocked())
+	}
+}
+
+// UnmapIdle unmaps every segment that nobody reads.
+func (t *Set) UnmapIdle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unmapIdleLocked()
+}
+
+func (t *Set) unmapIdleLocked() {
+	for t.idle > 0 {
 		t.dropLocked(t.longestUnusedLocked())
 	}
 }

@@ -84,11 +84,46 @@ func TestWhatTheMachineLacksIsNotDamage(t *testing.T) {
 	set.AddSealed(s.Path, s.FileHead, 100)
 	for i, fault := range []error{syscall.EMFILE, syscall.ENOMEM, syscall.EIO} {
 		d.Fail(segmenttest.Map, 1, fault)
+		if fault == syscall.ENOMEM {
+			d.Fail(segmenttest.Map, 2, fault) // it is tried again without idle mappings
+		}
 		_, err := set.Pin(s.First())
 		if errors.Is(err, segment.ErrDamaged) != (i == 2) || !errors.Is(err, fault) {
 			t.Fatalf("%v: %v", fault, err)
 		}
 	}
+}
+
+// Mappings that nobody reads make way when the address space has no hole for
+// another one.
+func TestIdleMappingsMakeWay(t *testing.T) {
+	dir := t.TempDir()
+	d := segmenttest.New(dir)
+	list := makeSegments(t, d, dir, 3)
+	set := segment.NewSet(d, 3)
+	for _, s := range list {
+		set.AddSealed(s.Path, s.FileHead, 104)
+	}
+	pin := func(s *segment.Segment) *segment.Segment {
+		t.Helper()
+		got, err := set.Pin(s.First())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	held := pin(list[0])
+	pin(list[1]).Unpin()
+	d.Fail(segmenttest.Map, 1, syscall.ENOMEM)
+	pin(list[2]).Unpin()
+	d.Fail(segmenttest.Map, 1, syscall.EMFILE)
+	if _, err := set.Pin(list[1].First()); !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("the idle one is still mapped: %v", err)
+	}
+	if rec, _, err := held.At(held.First(), true); err != nil || string(rec.Body) != "hello" {
+		t.Errorf("the one that is read: %q, %v", rec.Body, err)
+	}
+	held.Unpin()
 }
 
 func TestFailedSyncStaysFailed(t *testing.T) {

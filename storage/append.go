@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 
 	"cairnmq/segment"
 )
@@ -46,7 +47,7 @@ func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
 			m.Err = l.admitLocked(m, rule, n)
 		}
 		if m.Err != nil {
-			if errors.Is(m.Err, ErrFull) {
+			if errors.Is(m.Err, ErrFull) || errors.Is(m.Err, ErrUnmappable) {
 				full = m.Err
 			} else if errors.Is(m.Err, ErrQuota) {
 				refused = rule
@@ -226,17 +227,16 @@ const (
 )
 
 // createNextLocked is the keeper creating the next segment in the middle of
-// making room: what it appends is small and is what frees a whole segment.
+// making room: what it appends is small and is what frees a whole segment. The
+// room that others wait for is not there yet.
 func (l *Log) createNextLocked(need int) error {
-	l.seq.wanted = max(l.seq.wanted, need)
+	if err := l.usableLocked(); err != nil {
+		return err
+	}
 	l.publishLocked()
 	l.seq.Unlock()
 	defer l.seq.Lock()
-	size, ok := l.wantedSize()
-	if !ok {
-		return l.Err()
-	}
-	return l.replaceNext(size, false)
+	return l.replaceNext(sizeFor(l.o.SegmentSize, need), false)
 }
 
 // roomLocked makes sure that the active segment has room for a body of n
@@ -286,16 +286,30 @@ func (l *Log) nextFitsLocked(need int, event bool) bool {
 	return l.seq.next != nil && l.seq.next.Room() >= need && (event || !l.seq.nextForEvents)
 }
 
+// refusal is an attempt to make a segment larger than usual that failed. It
+// concerns those who asked for as much, and nobody else.
+type refusal struct {
+	attempt int
+	size    int64
+	err     error
+}
+
 // awaitNextLocked asks the keeper for the next segment, with room for need
 // bytes, and waits for the outcome of its attempt.
 func (l *Log) awaitNextLocked(need, spare int) error {
 	event := spare == 0
+	wanted := need
+	if sizeFor(l.o.SegmentSize, need) > l.o.SegmentSize {
+		// With the spare bytes, or it would not go into the segment that is
+		// made for it before there is one more.
+		wanted += spare
+	}
 	// An attempt that was under way when we asked does not know of us.
 	for range 2 {
 		if l.seq.full && !event {
 			return ErrFull // known; the keeper tries again by itself
 		}
-		l.seq.wanted = max(l.seq.wanted, need)
+		l.seq.wanted = max(l.seq.wanted, wanted)
 		if event {
 			l.seq.wantedByEvent = max(l.seq.wantedByEvent, need)
 		}
@@ -311,6 +325,9 @@ func (l *Log) awaitNextLocked(need, spare int) error {
 		}
 		if l.fitsLocked(need, spare) || l.nextFitsLocked(need, event) {
 			return nil
+		}
+		if r := &l.seq.refused; r.attempt > attempt && sizeFor(l.o.SegmentSize, wanted) >= r.size {
+			return r.err
 		}
 	}
 	if !l.seq.full {
@@ -351,6 +368,15 @@ func (l *Log) roomCameLocked() {
 // behind everything that was ever appended, so a file of that name is what an
 // attempt that failed could not take back.
 func (l *Log) createSegment(base Pos, size int64) (*segment.Segment, error) {
+	seg, err := l.tryCreateSegment(base, size)
+	if errors.Is(err, syscall.ENOMEM) {
+		l.set.UnmapIdle() // a small address space may have a large enough hole then
+		seg, err = l.tryCreateSegment(base, size)
+	}
+	return seg, err
+}
+
+func (l *Log) tryCreateSegment(base Pos, size int64) (*segment.Segment, error) {
 	h := segment.FileHead{LogID: l.id, Base: base, Size: size, Salt: newSalt(), Boot: l.boot, Created: l.o.Now().UnixNano()}
 	seg, err := segment.Create(l.o.FS, l.segmentDir(), h)
 	if errors.Is(err, fs.ErrExist) {

@@ -448,3 +448,90 @@ func TestReaderDoesNotSeeWhatIsNotSynced(t *testing.T) {
 		}
 	}
 }
+
+// Where the address space has no hole for a large segment, its message is
+// refused by itself, and others go on.
+func TestOversizedRecordThatCannotBeMapped(t *testing.T) {
+	l, d := openDisk(t, nil)
+	l.settle()
+	d.Fail(segmenttest.Create, 1, syscall.ENOMEM)
+	d.Fail(segmenttest.Create, 2, syscall.ENOMEM) // without idle mappings
+	if err := try(l, "a", 1<<20); !errors.Is(err, ErrUnmappable) || errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	for range 100 { // over several segments
+		if err := try(l, "a", 900); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.Fail(segmenttest.Create, 1, syscall.ENOMEM)
+	if err := try(l, "a", 1<<20); err != nil { // the second attempt finds a hole
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One that is too large for now must not make others wait, not even for the
+// keeper's next attempt, and smaller ones that are oversized too find room.
+func TestOversizedRecordsAreRefusedOneByOne(t *testing.T) {
+	l, d := openDisk(t, nil)
+	l.settle()
+	d.SetRoom(d.Used() + 400<<10)
+	for range 3 {
+		if err := try(l, "a", 1<<20); !errors.Is(err, ErrLarge) {
+			t.Fatal(err)
+		}
+		if l.seq.full {
+			t.Fatal("the log is full for everybody")
+		}
+		if err := try(l, "a", 900); err != nil {
+			t.Fatal(err)
+		}
+		if err := try(l, "a", 70<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The largest messages that a configuration allows take a quarter of the
+// budget each. They follow one another without end, the newest is always
+// there, the budget holds, and the ledger says what a session has lost.
+func TestBudgetOfFourOversizedRecords(t *testing.T) {
+	const size = 1 << 20 // of a segment with room for events
+	l, _ := openDisk(t, func(o *Options) { o.MaxBytes = 4*size + 64<<10 })
+	if err := l.StoreSession(&SessionRow{ID: "away", Expiry: Never, Next: l.Head(), Subs: []Sub{{Filter: "#", QoS: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	const n = 12
+	for i := range n {
+		err := try(l, fmt.Sprint("t", i), size-20<<10)
+		for errors.Is(err, ErrFull) { // what is to be dropped is not sealed yet
+			if err = l.WaitRoom(t.Context()); err == nil {
+				err = try(l, fmt.Sprint("t", i), size-20<<10)
+			}
+		}
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		u, err := l.Usage()
+		if err != nil || u.Total() > u.Budget+l.o.SegmentSize { // a ledger row may need a segment to free a larger one
+			t.Fatalf("message %d: %+v, %v", i, u, err)
+		}
+	}
+	l.settle()
+	got := readAll(t, l)
+	if len(got) < 2 || !strings.HasPrefix(got[len(got)-1], fmt.Sprint("t", n-1)) {
+		t.Fatalf("%d messages", len(got))
+	}
+	if lost := l.stats.Losses.Load(); int(lost) != n-len(got) {
+		t.Errorf("%d written to the ledger, %d missing", lost, n-len(got))
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -2,8 +2,10 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"cairnmq/index"
@@ -168,7 +170,11 @@ func (k *keeper) work(l *Log) (room bool) {
 // unless that is final, those who wait are not told yet. It runs on the
 // keeper's goroutine alone.
 func (l *Log) prepareNext(final bool) bool {
-	err := l.createNext()
+	size, err := l.createNext()
+	if err != nil && final && size > l.o.SegmentSize {
+		l.refuseSize(size, err)
+		_, err = l.createNext() // what all others need
+	}
 	if err != nil && !final {
 		return false
 	}
@@ -187,24 +193,47 @@ func (l *Log) prepareNext(final bool) bool {
 	return true
 }
 
+// refuseSize tells those who wait for a segment of this size that there will
+// be none.
+func (l *Log) refuseSize(size int64, why error) {
+	l.log.Warn("no room for a message larger than a segment: refused or held back", "needs", size, "why", why)
+	kind := ErrLarge
+	if errors.Is(why, syscall.ENOMEM) {
+		kind = ErrUnmappable
+	}
+	l.seq.Lock()
+	defer l.seq.Unlock()
+	l.seq.attempts++
+	l.seq.refused = refusal{l.seq.attempts, size, fmt.Errorf("%w: %w", kind, why)}
+	l.seq.wanted = l.seq.wantedByEvent
+	l.seq.attempted.Broadcast()
+}
+
 var errOverBudget = errors.New("the storage budget is used up and nothing may be dropped")
 
-// createNext makes l.seq.next what is wanted.
-func (l *Log) createNext() error {
-	size, ok := l.wantedSize()
-	if !ok {
-		return l.Err()
+// createNext makes l.seq.next what is wanted, which is a segment of this size.
+func (l *Log) createNext() (size int64, err error) {
+	for {
+		size, ok := l.wantedSize()
+		if !ok {
+			return 0, l.Err()
+		}
+		fits := l.makeRoom(size)
+		if !fits && size > l.o.SegmentSize {
+			return size, errOverBudget
+		}
+		// Making room appends carried messages and ledger rows, and takes
+		// time in which somebody may ask for more, so look again.
+		again, ok := l.wantedSize()
+		switch {
+		case !fits:
+			return size, errors.Join(errOverBudget, l.createForEvents())
+		case !ok:
+			return size, l.Err()
+		case again <= size:
+			return again, l.replaceNext(again, false)
+		}
 	}
-	fits := l.makeRoom(size)
-	// Making room appends carried messages and ledger rows, so look again.
-	size, ok = l.wantedSize()
-	switch {
-	case !fits:
-		return errors.Join(errOverBudget, l.createForEvents())
-	case !ok:
-		return l.Err()
-	}
-	return l.replaceNext(size, false)
 }
 
 // eventSegment is the size of a segment beyond the budget. Together such

@@ -62,6 +62,7 @@ type Log struct {
 		wanted        int
 		wantedByEvent int // the same for events alone
 		attempts      int
+		refused       refusal // the last attempt that failed for its size
 		// A segment beyond the budget is for events only.
 		activeForEvents, nextForEvents bool
 		attempted                      *sync.Cond

@@ -128,6 +128,12 @@ var (
 	// ErrFull: there is no room on the disk or in the budget. It passes by
 	// itself when there is room again.
 	ErrFull = errors.New("the log has no room")
+	// ErrLarge is an ErrFull for this record alone, because it needs a segment
+	// larger than usual; smaller ones find room.
+	ErrLarge = fmt.Errorf("%w for a record of this size", ErrFull)
+	// ErrUnmappable: the record needs a segment that the process has no
+	// address space for.
+	ErrUnmappable = errors.New("no address space for a record of this size")
 	// ErrQuota: a retention rule with reject-new has used up its share.
 	ErrQuota = errors.New("the retention rule's share is used up")
 	// ErrTooLarge: the record does not fit in any segment, or in the budget.

@@ -81,7 +81,7 @@ func (l *Log) makeRoom(size int64) bool {
 		}
 		last = used
 		dropped, held, err := l.dropOldest(CauseRetention, fmt.Sprintf("budget of %d bytes", u.Budget))
-		if held != nil {
+		if held != nil && size <= l.o.SegmentSize { // else it is one large message that is refused
 			held.held.Store(true)
 		}
 		if err != nil {
