@@ -29,8 +29,9 @@ run: build # run the broker with its built-in configuration: 127.0.0.1:1883, dat
 test: # all tests, with the race detector if there is a C compiler
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
 	$(GO) test $(RACE) $(TESTFLAGS) ./...
-	$(if $(RACE),@# What cannot run under the race detector: power cuts.)
+	$(if $(RACE),@# What cannot run under the race detector: power cuts, and messages of 256 MB.)
 	$(if $(RACE),$(GO) test $(TESTFLAGS) ./segment/... ./storage/...)
+	$(if $(RACE),$(GO) test $(TESTFLAGS) -run TheLargestMessage ./mqtt/broker)
 
 vet: # go vet
 	$(GO) vet ./...

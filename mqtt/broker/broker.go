@@ -38,6 +38,7 @@ type Broker struct {
 	clock          func() time.Time
 
 	servers   []*server
+	receipt   *receipt
 	accepting sync.WaitGroup // listeners
 	wg        sync.WaitGroup // connections
 	keeper    chan struct{}  // wakes the housekeeper
@@ -96,6 +97,7 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 		clock:          clock,
 		gate:           g,
 		keeper:         make(chan struct{}, 1),
+		receipt:        newReceipt(int(cfg.ReceiveMemory()), stallTime),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	l.SetSink(b.router)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cairnmq/mqtt/listener"
+	"cairnmq/mqtt/packet"
 )
 
 // readBufSize is the size of the shared read buffers. A connection holds one
@@ -28,10 +29,13 @@ type conn struct {
 	wait []byte // what an empty connection without raw waits with, see readWrapped
 
 	// buf[r:w] are bytes that were read and not yet handled. pooled is the
-	// buffer to give back, nil if buf was made for a large packet.
+	// buffer to give back, nil if buf was made for a large packet, which then
+	// is all that it will hold: need bytes.
 	buf    []byte
 	r, w   int
+	need   int // of the packet that is being received, as far as that is known
 	pooled *[]byte
+	shared bool // the session holds a share of Broker.receipt
 
 	maxPacket int       // bytes
 	connectBy time.Time // until when the client must have got its CONNACK
@@ -95,8 +99,29 @@ func (c *conn) space() {
 		return
 	}
 	// A packet larger than the buffer: grow with what has really come, so
-	// that an announced length costs nothing.
-	c.setBuf(append(c.buf[:c.w:c.w], make([]byte, c.w)...))
+	// that an announced length costs nothing, and not beyond the packet's end.
+	size := 2 * c.w
+	if c.need > c.w && c.need < size+size/4 { // no further step for a little
+		size = c.need
+	}
+	grown := make([]byte, size)
+	copy(grown, c.buf[:c.w])
+	c.setBuf(grown)
+}
+
+// maxControl bounds every packet but PUBLISH, on top of the limit for all.
+// What is decoded of them takes several times their size, and none that means
+// something comes near it.
+const maxControl = 1 << 20
+
+// frame looks for one whole packet among what was read.
+func (c *conn) frame() (f packet.Frame, ok bool, err error) {
+	limit := c.maxPacket
+	if c.buf[c.r]>>4 != byte(packet.PUBLISH) {
+		limit = min(limit, maxControl)
+	}
+	f, c.need, ok, err = packet.ReadFrame(c.buf[c.r:c.w], limit)
+	return f, ok, err
 }
 
 func (c *conn) setBuf(b []byte) {
@@ -181,8 +206,22 @@ func (c *conn) tryWrite(b []byte) (more []byte, err error) {
 	return b[c.writeN:], c.writeErr
 }
 
+// writePart is how much may take the write timeout: a client that takes a
+// large message slowly is slow, and not gone.
+const writePart = 256 << 10
+
 // write writes all of b, or fails.
 func (c *conn) write(b []byte, timeout time.Duration) error {
+	for len(b) > writePart {
+		if err := c.writeAtOnce(b[:writePart], timeout); err != nil {
+			return err
+		}
+		b = b[writePart:]
+	}
+	return c.writeAtOnce(b, timeout)
+}
+
+func (c *conn) writeAtOnce(b []byte, timeout time.Duration) error {
 	if len(b) == 0 {
 		return nil
 	}

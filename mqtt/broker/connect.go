@@ -24,7 +24,7 @@ func (b *Broker) serve(c *conn, server *server) {
 	if c.who.Identity != "" {
 		log = log.With("identity", c.who.Identity)
 	}
-	p, err := b.awaitConnect(c, server)
+	p, err := b.awaitConnect(c)
 	var w who
 	if err == nil {
 		w, err = b.authenticate(c, p, server)
@@ -50,6 +50,7 @@ func (b *Broker) serve(c *conn, server *server) {
 	}
 	s.log.Info("client connected", "version", s.version.String(), "resumed", s.present, logging.KeyPacket, "CONNECT", "keepalive", s.keepAlive.String(), "expiry", expiryText(s.expiry))
 	err = s.readLoop()
+	s.received()
 	s.finish(err)
 }
 
@@ -61,11 +62,11 @@ func expiryText(seconds uint32) string {
 }
 
 // awaitConnect reads the first packet.
-func (b *Broker) awaitConnect(c *conn, server *server) (*packet.Connect, error) {
+func (b *Broker) awaitConnect(c *conn) (*packet.Connect, error) {
 	p := &packet.Connect{}
 	for { // admit has set the deadline
 		if c.w > c.r {
-			f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], int(server.MaxPacketSize))
+			f, ok, err := c.frame()
 			if err != nil {
 				return p, err
 			}

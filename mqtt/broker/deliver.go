@@ -223,7 +223,7 @@ func (s *session) step(w *work, inline bool) (stepResult, error) {
 		_, err := source(w)
 		return stepWrite, err
 	}
-	return stepWrite, s.send(w, n, inline)
+	return s.send(w, n, inline)
 }
 
 // lastStepLocked sends what control packets are left and nothing else.
@@ -260,15 +260,18 @@ func (s *session) peekLocked(w *work) int {
 
 // send reads, encodes and numbers the first n deliveries of w.list, which are
 // the first of the outbox.
-func (s *session) send(w *work, n int, inline bool) error {
+func (s *session) send(w *work, n int, inline bool) (stepResult, error) {
 	used, err := s.read(w, w.list[:n], inline)
 	if err != nil {
-		return err
+		return stepWrite, err
+	}
+	if used == 0 && len(w.buf) == 0 {
+		return stepSlow, nil
 	}
 	if err := s.number(w, w.list[:used], used); err != nil {
-		return err
+		return stepWrite, err
 	}
-	return s.writeLarge(w)
+	return stepWrite, s.writeLarge(w)
 }
 
 // number gives packet identifiers to a list of deliveries that lie in w.buf, of
@@ -328,12 +331,12 @@ func (s *session) read(w *work, list []delivery, inline bool) (used int, err err
 }
 
 // encode appends the packet that describe has described to w.buf. With more
-// it reports false in place of making w.buf larger than it should be. A large
-// payload stays where it is: then this is the last packet, and writeLarge
-// comes behind it.
+// or inline it reports false in place of making w.buf larger than it should
+// be. A large payload stays where it is: then this is the last packet, and
+// writeLarge comes behind it.
 func (s *session) encode(w *work, x *delivery, inline, more bool) bool {
 	large := len(w.d.Payload) >= largePayload
-	if more && (large || len(w.buf)+w.d.Size(s.version) > writeBufSize) {
+	if more && large || (more || inline) && len(w.buf)+w.d.Size(s.version) > writeBufSize {
 		return false
 	}
 	w.buf, x.idAt = w.d.AppendHead(w.buf, s.version)
@@ -342,7 +345,7 @@ func (s *session) encode(w *work, x *delivery, inline, more bool) bool {
 		return true
 	}
 	// A blocking write on somebody else's goroutine is out of the question,
-	// so there a large one is copied.
+	// so there one that fits into the buffer is copied.
 	w.buf = append(w.buf, w.d.Payload...)
 	return true
 }

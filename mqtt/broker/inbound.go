@@ -72,6 +72,9 @@ func (b *batch) reset() {
 	b.released, b.unknown = b.released[:0], b.unknown[:0]
 	b.puback, b.refused, b.pubrec, b.pubcomp = b.puback[:0], b.refused[:0], b.pubrec[:0], b.pubcomp[:0]
 	b.unacked = 0
+	if cap(b.props) > readBufSize {
+		b.props = nil
+	}
 }
 
 // batches are those of connections that have nothing to handle just now: an
@@ -86,6 +89,9 @@ func (s *session) readLoop() error {
 	for s.awaitCtrl() {
 		if err := s.handleBuffered(); err != nil {
 			return err
+		}
+		if !s.awaitReceipt() {
+			break
 		}
 		if err := s.c.fill(); err != nil {
 			return err
@@ -107,7 +113,7 @@ func (s *session) handleBuffered() error {
 	}()
 	c := s.c
 	for c.r < c.w {
-		f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], s.b.maxPacket(c))
+		f, ok, err := c.frame()
 		if err == nil && !ok {
 			break
 		}
@@ -122,6 +128,9 @@ func (s *session) handleBuffered() error {
 		c.consumed(f.Size)
 	}
 	err := s.commit()
+	if c.r == c.w {
+		s.received()
+	}
 	s.kick(true)
 	return err
 }
@@ -371,7 +380,10 @@ func (s *session) commit() error {
 func (s *session) store() error {
 	err := s.tryStore(false)
 	for held := false; err == nil; held = true {
-		i := firstWithoutRoom(s.in.msgs)
+		if err := s.cannotTake(); err != nil {
+			return err
+		}
+		i := firstRefused(s.in.msgs)
 		switch {
 		case i < 0:
 			s.noteRefused()
@@ -399,7 +411,7 @@ func (s *session) tryStore(again bool) error {
 	if again {
 		msgs = nil
 		for i := range in.msgs {
-			if noRoom(&in.msgs[i]) {
+			if in.msgs[i].Err != nil {
 				msgs, at = append(msgs, in.msgs[i]), append(at, i)
 			}
 		}
@@ -434,7 +446,7 @@ func (s *session) tryStore(again bool) error {
 func (s *session) countRefused() {
 	for i := range s.in.msgs {
 		m := &s.in.msgs[i]
-		if !noRoom(m) {
+		if m.Err == nil {
 			continue
 		}
 		x := &s.refused
@@ -458,34 +470,48 @@ func (s *session) noteRefused() {
 	s.refused = storage.Loss{}
 }
 
-func noRoom(m *storage.Message) bool {
-	return m.Err != nil && (errors.Is(m.Err, storage.ErrFull) || errors.Is(m.Err, storage.ErrQuota))
-}
-
-// firstWithoutRoom is the index of the first message that found no room, or
-// -1.
-func firstWithoutRoom(msgs []storage.Message) int {
+// firstRefused is the index of the first message that is not in the log, or -1.
+func firstRefused(msgs []storage.Message) int {
 	for i := range msgs {
-		if noRoom(&msgs[i]) {
+		if msgs[i].Err != nil {
 			return i
 		}
 	}
 	return -1
 }
 
-// roomPoll bounds the wait when it is a rule's share that is used up, which
-// no event ends.
+// cannotTake ends the connection of a publisher that waiting would not help
+// and that cannot be told: before MQTT 5 every answer means yes.
+func (s *session) cannotTake() error {
+	i := firstRefused(s.in.msgs)
+	if s.version == packet.V5 || i < 0 {
+		return nil
+	}
+	for _, m := range s.in.msgs[i:] {
+		if errors.Is(m.Err, storage.ErrTooLarge) || errors.Is(m.Err, storage.ErrUnmappable) {
+			return &packet.Error{Code: packet.PacketTooLarge, Reason: m.Err.Error()}
+		}
+	}
+	return nil
+}
+
+// roomPoll bounds the wait for what no event tells of, such as a rule's share.
 const roomPoll = 500 * time.Millisecond
 
 // awaitRoom waits for room, and gives up when the connection is to end.
 func (s *session) awaitRoom(why error) error {
 	ctx, cancel := context.WithTimeout(s.b.ctx, roomPoll)
 	defer cancel()
-	if err := s.b.log.WaitRoom(ctx); err == nil && errors.Is(why, storage.ErrQuota) {
-		<-ctx.Done() // a rule's share: look again after a while
+	if err := s.b.log.WaitRoom(ctx); err == nil && (errors.Is(why, storage.ErrQuota) || errors.Is(why, storage.ErrLarge)) {
+		<-ctx.Done() // a rule's share, or room for this one alone: look again after a while
 	}
-	// While we wait nothing is read, so a closed peer is not noticed; a
-	// keep alive must not end it either.
+	return s.waiting()
+}
+
+// waiting is called now and then while the reader waits for something of ours:
+// nothing is read, so a closed peer is not noticed, and a keep alive must not
+// end it either. The error is why to stop.
+func (s *session) waiting() error {
 	s.c.touch()
 	s.mu.Lock()
 	defer s.mu.Unlock()

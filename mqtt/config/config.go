@@ -102,6 +102,7 @@ type Sessions struct {
 // Limits is the [limits] table.
 type Limits struct {
 	MaxPacketSize  Size
+	ReceiveMemory  Size // 0: four of the largest packets
 	MaxConnections int
 	MaxTopicLevels int
 	ConnectTimeout Duration
@@ -312,6 +313,18 @@ func (a Auth) anonymousByDefault() Anonymous {
 		return AnonymousAllow
 	}
 	return AnonymousRefuse
+}
+
+// ReceiveMemory is what large packets may take in memory while they are received.
+func (c *Config) ReceiveMemory() Size {
+	if c.Limits.ReceiveMemory > 0 {
+		return c.Limits.ReceiveMemory
+	}
+	largest := c.Limits.MaxPacketSize
+	for _, s := range c.Servers {
+		largest = max(largest, s.MaxPacketSize)
+	}
+	return 4 * largest
 }
 
 // SessionClass is the class of session events: the one that is set, or else the strongest in use, so that no

@@ -164,7 +164,7 @@ var sections = []section{
 				"The data directory. It is created if need be. A relative path starts at the working directory.").needed(),
 			setting("segment_size", func(s *Storage) any { return &s.SegmentSize },
 				"The size of one file of the log. Disk space comes and goes in these steps.\n"+
-					"A packet may take at most half of it.").
+					"A message that is larger gets a file of its own size.").
 				size(64*KiB, GiB).multipleOf(4096),
 			setting("max_bytes", func(s *Storage) any { return &s.MaxBytes },
 				"The budget of the whole directory, at least four segments.\n"+
@@ -274,8 +274,13 @@ var sections = []section{
 		text: "What the broker accepts, on every server that does not say otherwise.",
 		keys: []key{
 			setting("max_packet_size", func(s *Limits) any { return &s.MaxPacketSize },
-				"The largest MQTT packet, at most half of storage.segment_size. MQTT 5 clients are told so.").
+				"The largest MQTT packet, at most a quarter of storage.max_bytes. MQTT 5 clients are told so. What MQTT itself can\n"+
+					"express is 268435460 bytes. Packets other than PUBLISH are limited to 1MiB in any case.").
 				size(KiB, maxPacketSize),
+			setting("receive_memory", func(s *Limits) any { return &s.ReceiveMemory },
+				"Memory for packets larger than 64KiB while they are received, on all connections together. A client whose packet\n"+
+					"finds no room waits: the broker does not read from it until there is. At least max_packet_size.").
+				size(64*KiB, 1<<40).orZero("four times the largest max_packet_size"),
 			setting("max_connections", func(s *Limits) any { return &s.MaxConnections },
 				"Connections at one time, on all servers together.").count(1, maxCount),
 			setting("max_topic_levels", func(s *Limits) any { return &s.MaxTopicLevels },

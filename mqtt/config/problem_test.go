@@ -67,9 +67,10 @@ c.toml:19:10: servers.other.tls.cert: is missing: a server of type tls or wss ne
 	"[storage]\nmax_bytes = \"128MiB\"\n": "c.toml:2:1: storage.max_bytes: 128MiB is less than four segments; storage.segment_size is 64MiB",
 	"[storage]\nsegment_size = \"2GiB\"\n": "c.toml:2:1: storage.segment_size: 2GiB is out of range " +
 		"(64KiB to 1GiB, a multiple of 4096)",
-	"[storage]\nsegment_size = \"16MiB\"\n": "c.toml: limits.max_packet_size: 16MiB is more than half of storage.segment_size, which is 16MiB (line 2)",
-	"[servers.a]\nmax_packet_size = \"40MiB\"\n": "c.toml:2:1: servers.a.max_packet_size: 40MiB is more than half of storage.segment_size, " +
-		"which is 64MiB",
+	"[storage]\nsegment_size = \"1MiB\"\nmax_bytes = \"48MiB\"\n":       "c.toml: limits.max_packet_size: 16MiB is more than a quarter of storage.max_bytes, which is 48MiB (line 3)",
+	"[limits]\nmax_packet_size = \"2MiB\"\nreceive_memory = \"1MiB\"\n": "c.toml:2:1: limits.max_packet_size: 2MiB is more than limits.receive_memory, which is 1MiB (line 3)",
+	"[storage]\nmax_bytes = \"1GiB\"\n[servers.a]\nmax_packet_size = 268435460\n": "c.toml:4:1: servers.a.max_packet_size: 268435460 is more than a quarter " +
+		"of storage.max_bytes, which is 1GiB (line 2)",
 	"[sessions]\nmax_expiry = \"1500ms\"\nmax_inflight = 0\nmax_client_id = 65536\n": "c.toml:2:1: sessions.max_expiry: 1.5s is not a whole number of seconds\n" +
 		"c.toml:3:1: sessions.max_inflight: 0 is out of range (1 to 65535)\n" +
 		"c.toml:4:1: sessions.max_client_id: 65536 is out of range (23 to 65535)",

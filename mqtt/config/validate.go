@@ -150,15 +150,18 @@ func (c *Config) checkStorage(r *report) {
 	}
 }
 
-// checkPacketsFit keeps a packet to half a segment. A record never spans two segments, so a larger one could leave
-// most of a segment empty, and beyond a whole one it could not be stored at all. Half leaves room for what the
-// record holds beside the packet.
+// checkPacketsFit keeps a packet to a quarter of the disk budget, as it is with segments: a message that is larger
+// than one gets a segment of its own, and beside it there must be room for the one before it, which may be just as
+// large and still be needed, for the index, and for the next. And a packet must fit into the memory for packets.
 func (c *Config) checkPacketsFit(r *report) {
-	most := c.Storage.SegmentSize / 2
+	most, memory := c.Storage.MaxBytes/4, c.Limits.ReceiveMemory
 	fits := func(name string, size Size) {
-		if size > most && !r.broken[name] && !r.broken["storage.segment_size"] {
-			r.add(name, "%v is more than half of storage.segment_size, which is %v%s",
-				size, c.Storage.SegmentSize, r.line("storage.segment_size"))
+		if size > most && !r.broken[name] && !r.broken["storage.max_bytes"] {
+			r.add(name, "%v is more than a quarter of storage.max_bytes, which is %v%s",
+				size, c.Storage.MaxBytes, r.line("storage.max_bytes"))
+		}
+		if memory > 0 && size > memory && !r.broken[name] && !r.broken["limits.receive_memory"] {
+			r.add(name, "%v is more than limits.receive_memory, which is %v%s", size, memory, r.line("limits.receive_memory"))
 		}
 	}
 	fits("limits.max_packet_size", c.Limits.MaxPacketSize)

@@ -139,6 +139,10 @@ func (c *Client) frame() ([]byte, error) {
 	}
 }
 
+// Stream is what comes next, for packets that are not to be in memory as a
+// whole.
+func (c *Client) Stream() io.Reader { return c.r }
+
 // Next returns the next packet.
 func (c *Client) Next() packet.Packet {
 	c.T.Helper()
