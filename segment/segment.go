@@ -122,9 +122,17 @@ func (s *Segment) Commit(bodyLen int, h *Head) Pos {
 	return s.Base + Pos(at)
 }
 
+// forgetBeforeSync: a sync makes every page that is mapped for writing clean,
+// one interrupt to all processors for each. To unmap them all together costs
+// one, and the readers one fault for each 64 KiB. A short range is not worth it.
+const forgetBeforeSync = 64 << 10
+
 // Flush puts the records in [from, to) on stable storage. An error is final:
 // the pages may be gone.
 func (s *Segment) Flush(from, to Pos) error {
+	if to-from >= forgetBeforeSync {
+		s.m.Forget(s.offset(from), s.offset(to))
+	}
 	if err := s.flush(s.offset(from), s.offset(to)); err != nil {
 		return fmt.Errorf("sync %s, positions %d to %d: %w", s.Path, from, to, err)
 	}
@@ -140,10 +148,14 @@ func (s *Segment) flush(from, to int) error {
 	return s.sync.failed
 }
 
-// Forget drops what lies more than keep bytes behind the tail from the
-// process's resident set. Only the appender calls it.
+// forgetChunk is how much is forgotten at a time: each time interrupts all
+// processors.
+const forgetChunk = 1 << 20
+
+// Forget drops what lies more than keep bytes behind the tail, or somewhat
+// less, from the process's resident set. Only the appender calls it.
 func (s *Segment) Forget(keep int) {
-	if to := int(s.end.Load()) - keep; to-s.forgotten >= aheadChunk {
+	if to := int(s.end.Load()) - keep + forgetChunk; to-s.forgotten >= forgetChunk {
 		s.m.Forget(s.forgotten, to)
 		s.forgotten = to
 	}
