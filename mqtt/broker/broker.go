@@ -43,6 +43,13 @@ type Broker struct {
 	wg        sync.WaitGroup // connections
 	keeper    chan struct{}  // wakes the housekeeper
 	kept      sync.WaitGroup
+
+	lot *lot // silent connections; nil where there can be none
+
+	// the housekeeper's
+	sweep      []*session
+	unused     int   // connections parked since memory was given back
+	giveBackAt int64 // not before this instant again
 }
 
 // server is one listener.
@@ -98,6 +105,7 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 		gate:           g,
 		keeper:         make(chan struct{}, 1),
 		receipt:        newReceipt(int(cfg.ReceiveMemory()), stallTime),
+		lot:            newLot(),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	l.SetSink(b.router)
@@ -206,13 +214,19 @@ func (b *Broker) accept(s *server) {
 		}
 		b.wg.Add(1)
 		go func() {
-			defer b.wg.Done()
-			defer s.drop(c)
-			if b.admit(c, s, guest) {
-				b.serve(c, s)
+			if b.admit(c, s, guest) && b.serve(c, s) {
+				return // parked: whoever goes on with it ends it
 			}
+			b.gone(c, s)
 		}()
 	}
+}
+
+// gone forgets a connection that is over.
+func (b *Broker) gone(c *conn, s *server) {
+	_ = c.nc.Close()
+	s.drop(c)
+	b.wg.Done()
 }
 
 // admit does what comes before MQTT on the connection's own goroutine. The time to CONNECT runs from here, over all of
@@ -280,6 +294,7 @@ func (b *Broker) Close() error {
 	}
 	b.wg.Wait()
 	b.kept.Wait()
+	b.lot.close()
 	err := b.log.Close()
 	b.brokerLog.Info("stopped")
 	return err

@@ -87,10 +87,16 @@ func (t *clients) remove(s *session) {
 	}
 }
 
-func (t *clients) all() []*session {
+func (t *clients) all() []*session { return t.appendTo(nil) }
+
+// appendTo is all for those who look often.
+func (t *clients) appendTo(list []*session) []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.allLocked()
+	for _, s := range t.open {
+		list = append(list, s)
+	}
+	return list
 }
 
 // shut lets nobody in any more and returns who is there.

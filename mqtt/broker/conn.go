@@ -45,6 +45,7 @@ type conn struct {
 	deadlines struct {
 		sync.Mutex
 		leaving bool
+		parking parking
 	}
 
 	lastRead atomic.Int64 // instant of the last bytes, for the keep alive
@@ -259,6 +260,13 @@ func (c *conn) leave() {
 	if c.nc.SetReadDeadline(now) != nil || c.nc.SetWriteDeadline(now.Add(farewellTime)) != nil {
 		_ = c.nc.Close()
 	}
+	c.unparkLocked(0) // somebody has to see the end
+}
+
+// close closes the socket at once; its reader sees that.
+func (c *conn) close() {
+	_ = c.nc.Close()
+	c.unpark(0)
 }
 
 // hangUp closes the connection so that a last packet arrives: closing with

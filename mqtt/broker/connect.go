@@ -14,9 +14,8 @@ import (
 )
 
 // serve is the life of a connection: CONNECT, packets, end. It runs on the
-// connection's own goroutine.
-func (b *Broker) serve(c *conn, server *server) {
-	defer func() { _ = c.nc.Close() }()
+// connection's own goroutine, or, once the connection was parked, on others.
+func (b *Broker) serve(c *conn, server *server) (parked bool) {
 	log := b.clientLog.With(logging.KeyPeer, c.peer, logging.KeyServer, server.Name)
 	if c.who.TLS != "" {
 		log = log.With("tls", c.who.TLS)
@@ -37,7 +36,7 @@ func (b *Broker) serve(c *conn, server *server) {
 			log.Info("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
 		}
 		b.refuse(c, p, err)
-		return
+		return false
 	}
 	if w.user != "" {
 		log = log.With("user", w.user)
@@ -46,12 +45,26 @@ func (b *Broker) serve(c *conn, server *server) {
 	if err != nil {
 		log.Warn("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
 		b.refuse(c, p, asRefusal(err))
-		return
+		return false
 	}
 	s.log.Info("client connected", "version", s.version.String(), "resumed", s.present, logging.KeyPacket, "CONNECT", "keepalive", s.keepAlive.String(), "expiry", expiryText(s.expiry))
-	err = s.readLoop()
+	s.resumeFn = func() {
+		if !s.converse() {
+			b.gone(c, server)
+		}
+	}
+	return s.converse()
+}
+
+// converse handles packets until the connection is over, or parked.
+func (s *session) converse() (parked bool) {
+	err := s.readLoop()
+	if err == errParked {
+		return true
+	}
 	s.received()
 	s.finish(err)
+	return false
 }
 
 func expiryText(seconds uint32) string {

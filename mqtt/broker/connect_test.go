@@ -290,23 +290,23 @@ func TestKeepAliveEndsASilentConnection(t *testing.T) { // [MQTT-3.1.2-22]
 	for _, v := range versions {
 		c := r.connect(v, "a", mqtttest.KeepAlive(10))
 		silence("a", 14*time.Second)
-		r.checkKeepAlives()
+		r.checkKeepAlives(r.clients.all())
 		c.Ping()
 		silence("a", 14*time.Second)
 		c.Ping() // starts anew
-		r.checkKeepAlives()
+		r.checkKeepAlives(r.clients.all())
 		c.Ping()
 		silence("a", 15*time.Second+time.Millisecond)
-		r.checkKeepAlives()
+		r.checkKeepAlives(r.clients.all())
 		c.ExpectDisconnect(packet.KeepAliveTimeout)
 	}
 	c := r.connect(packet.V311, "forever")
 	silence("forever", 100*time.Hour)
-	r.checkKeepAlives()
+	r.checkKeepAlives(r.clients.all())
 	c.Ping()
 	c = r.connect(packet.V5, "capped") // [MQTT-3.1.2-21]
 	silence("capped", 151*time.Second)
-	r.checkKeepAlives()
+	r.checkKeepAlives(r.clients.all())
 	c.ExpectDisconnect(packet.KeepAliveTimeout)
 }
 

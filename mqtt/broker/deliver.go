@@ -154,7 +154,7 @@ func (s *session) flushFailed(err error) {
 	s.flushing = false
 	s.cond.Broadcast()
 	s.mu.Unlock()
-	_ = s.c.nc.Close()
+	s.c.close()
 }
 
 type stepResult uint8
@@ -392,7 +392,7 @@ func (s *session) describe(w *work, x *delivery, now time.Time) {
 	if rec.Flags&storage.FlagExpiry != 0 {
 		left := int64(rec.Expiry) - int64(s.b.log.Age(&rec.Head, now)/time.Second)
 		if left <= 0 && !x.dup { // [MQTT-3.3.2-5]; not once it has gone out [MQTT-4.3.3-7]
-			s.losses.add(storage.CauseExpiry, rec)
+			s.noteLoss(storage.CauseExpiry, rec)
 			x.qos = skip
 			return
 		}
@@ -405,7 +405,7 @@ func (s *session) describe(w *work, x *delivery, now time.Time) {
 		}
 	}
 	if size := d.Size(s.version); size > s.limit() { // [MQTT-3.1.2-24], [MQTT-3.1.2-25]
-		s.losses.add(storage.CauseTooLarge, rec)
+		s.noteLoss(storage.CauseTooLarge, rec)
 		x.qos = skip
 	}
 }
@@ -463,7 +463,14 @@ func (c *lossCount) add(cause storage.Cause, rec *storage.Record) {
 	x.Bytes += uint64(len(rec.Body))
 }
 
-func (c *lossCount) any() bool { return c.rows[0].Count+c.rows[1].Count > 0 }
+func (c *lossCount) any() bool { return c != nil && c.rows[0].Count+c.rows[1].Count > 0 }
+
+func (s *session) noteLoss(cause storage.Cause, rec *storage.Record) {
+	if s.losses == nil {
+		s.losses = &lossCount{}
+	}
+	s.losses.add(cause, rec)
+}
 
 // reportLosses writes the rows; the flusher calls it before it is done.
 func (s *session) reportLosses() {

@@ -22,7 +22,10 @@ func (b *Broker) housekeeping() {
 		case <-b.ctx.Done():
 			return
 		}
-		b.checkKeepAlives()
+		b.sweep = b.clients.appendTo(b.sweep[:0])
+		b.checkKeepAlives(b.sweep)
+		b.parkIdle(b.sweep)
+		clear(b.sweep)
 		b.checkDue(b.now())
 		b.gate.refresh()
 		b.logs.Flush()
@@ -38,8 +41,8 @@ func (b *Broker) wakeHousekeeper() {
 
 // checkKeepAlives ends connections that have been silent for one and a half
 // times their keep alive [MQTT-3.1.2-22]. The clock is the monotonic one.
-func (b *Broker) checkKeepAlives() {
-	for _, s := range b.clients.all() {
+func (b *Broker) checkKeepAlives(sessions []*session) {
+	for _, s := range sessions {
 		if s.keepAlive == 0 {
 			continue
 		}

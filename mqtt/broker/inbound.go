@@ -93,10 +93,15 @@ func (s *session) readLoop() error {
 		if !s.awaitReceipt() {
 			break
 		}
-		if err := s.c.fill(); err != nil {
+		err := s.c.fill()
+		switch {
+		case err == nil:
+			s.c.touch()
+		case !s.c.parkAsked(err):
 			return err
+		case s.c.park(s.b.lot, s.resumeFn):
+			return errParked
 		}
-		s.c.touch()
 	}
 	return net.ErrClosed // whoever ends the connection has said why
 }
@@ -449,9 +454,10 @@ func (s *session) countRefused() {
 		if m.Err == nil {
 			continue
 		}
-		x := &s.refused
-		if x.Count == 0 {
-			*x = storage.Loss{Cause: storage.CauseRefused, From: s.b.log.Head(), Detail: "published by " + s.id}
+		x := s.refused
+		if x == nil {
+			x = &storage.Loss{Cause: storage.CauseRefused, From: s.b.log.Head(), Detail: "published by " + s.id}
+			s.refused = x
 		}
 		x.To = s.b.log.Head()
 		x.Count++
@@ -460,14 +466,14 @@ func (s *session) countRefused() {
 }
 
 func (s *session) noteRefused() {
-	if s.refused.Count == 0 {
+	if s.refused == nil {
 		return
 	}
-	if err := s.b.log.RecordLoss(s.refused); err != nil {
+	if err := s.b.log.RecordLoss(*s.refused); err != nil {
 		s.log.Error("cannot write the loss ledger", "error", err)
 		return
 	}
-	s.refused = storage.Loss{}
+	s.refused = nil
 }
 
 // firstRefused is the index of the first message that is not in the log, or -1.

@@ -111,7 +111,7 @@ func copyTree(t testing.TB, from, to string) {
 // pass moves the clock on and does what is then due.
 func (r *rig) pass(d time.Duration) {
 	r.skew.Add(int64(d))
-	r.checkKeepAlives()
+	r.checkKeepAlives(r.clients.all())
 	r.checkDue(r.now())
 }
 

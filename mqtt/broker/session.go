@@ -51,9 +51,9 @@ type session struct {
 	present    bool          // an earlier session was resumed
 	connExpiry uint32        // what CONNECT said
 
-	in      *batch       // what the reader is collecting, while it handles a buffer
-	at      packet.Type  // the reader's: of the packet that was wrong
-	refused storage.Loss // messages of this client for which there was no room
+	in      *batch        // what the reader is collecting, while it handles a buffer
+	at      packet.Type   // the reader's: of the packet that was wrong
+	refused *storage.Loss // messages of this client for which there was no room
 
 	// staged belongs to the view: entries of the batch that is being routed.
 	staged []entry
@@ -97,12 +97,14 @@ type session struct {
 	// the flusher's
 	reader  storage.Reader
 	sel     selection
-	losses  lossCount
+	losses  *lossCount // nil as long as there are none
 	scratch []storage.Inflight
 	event   []byte
 
 	reason closeReason // set once, by whoever ends the connection
 	done   chan struct{}
+
+	resumeFn func() // goes on reading after the connection was parked
 }
 
 // closeReason is why a connection ended.

@@ -258,7 +258,7 @@ func TestAWillIsPublishedUnlessTheClientSaysGoodbye(t *testing.T) { // [MQTT-3.1
 		r.away("a")
 		r.connect(v, "a", will("keep alive"), mqtttest.KeepAlive(1))
 		r.clients.get("a").c.lastRead.Store(instant() - int64(time.Minute))
-		r.checkKeepAlives()
+		r.checkKeepAlives(r.clients.all())
 		watch.Receive("will", "keep alive", 1)
 		r.away("a")
 		watch.ExpectNothing()
