@@ -29,6 +29,7 @@ type Log struct {
 	// recoveredEnd: records before it were written by an earlier boot and
 	// are verified when they are read.
 	recoveredEnd Pos
+	earlier      earlier
 
 	// head is the position behind the last record; committed the position
 	// up to which readers may look. Written under seq.

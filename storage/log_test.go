@@ -345,3 +345,43 @@ func BenchmarkScan(b *testing.B) {
 		pos = next
 	}
 }
+
+func TestCount(t *testing.T) {
+	dir := t.TempDir()
+	l := openTest(t, dir, Options{SegmentSize: 64 << 10})
+	for i := range 100 { // several segments
+		publish(t, l, fmt.Sprint("t/", i%7), fmt.Sprintf("%04000d", i), i%7 < 3)
+	}
+	publish(t, l, "t/0", "", true) // none any more
+	if err := l.RecordLoss(Loss{Cause: CauseExpiry, Readers: []string{"a"}, Count: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.StoreSession(&SessionRow{ID: "a", Expiry: 60, Next: l.Head()}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		t.Helper()
+		l.settle()
+		c, err := l.Count()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Messages != 101 || c.Retained != 2 || c.Losses != 1 || c.Lost != 3 || c.SessionRows != 1 || c.Segments < 7 {
+			t.Errorf("%s: %+v", when, c)
+		}
+	}
+	check("at first")
+	if err := l.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	check("after a checkpoint")
+	if c, _ := l.Count(); c.Checkpoint == 0 || c.Checkpoint > l.Head() {
+		t.Errorf("checkpoint %d, head %d", c.Checkpoint, l.Head())
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = openTest(t, dir, Options{SegmentSize: 64 << 10})
+	defer func() { _ = l.Close() }()
+	check("after a restart")
+}

@@ -25,6 +25,8 @@ type Broker struct {
 	router    *router
 	clients   *clients
 	gate      *gate
+	sys       *sysTree
+	stats     stats
 	brokerLog *slog.Logger
 	clientLog *slog.Logger
 	logs      *logging.Root
@@ -103,6 +105,7 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 		syncedSessions: l.SessionClass() == storage.ClassAlways,
 		clock:          clock,
 		gate:           g,
+		sys:            newSysTree(clock()),
 		keeper:         make(chan struct{}, 1),
 		receipt:        newReceipt(int(cfg.ReceiveMemory()), stallTime),
 		lot:            newLot(),
@@ -113,6 +116,10 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 	b.sayClasses()
 	b.kept.Add(1)
 	go b.housekeeping()
+	if cfg.Sys.Interval > 0 {
+		b.kept.Add(1)
+		go b.reporting()
+	}
 	if err := b.listen(); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -205,7 +212,8 @@ func (b *Broker) accept(s *server) {
 			}
 			continue
 		}
-		c := newConn(guest.Socket)
+		b.stats.sockets.Add(1)
+		c := newConn(guest.Socket, &b.stats)
 		c.maxPacket = int(s.MaxPacketSize)
 		if !s.add(c) {
 			_ = guest.Socket.Close()

@@ -75,6 +75,7 @@ func (t *clients) add(s *session, limit int) error {
 		return err
 	}
 	t.open[s.id] = s
+	s.b.stats.connected(len(t.open))
 	return nil
 }
 

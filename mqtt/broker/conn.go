@@ -26,7 +26,9 @@ type conn struct {
 	raw  syscall.RawConn // nil if the transport has no descriptor of its own
 	peer string
 	who  listener.Peer
-	wait []byte // what an empty connection without raw waits with, see readWrapped
+	// traffic is where bytes are counted.
+	traffic *stats
+	wait    []byte // what an empty connection without raw waits with, see readWrapped
 
 	// buf[r:w] are bytes that were read and not yet handled. pooled is the
 	// buffer to give back, nil if buf was made for a large packet, which then
@@ -61,8 +63,8 @@ type conn struct {
 	writeErr error
 }
 
-func newConn(nc net.Conn) *conn {
-	c := &conn{}
+func newConn(nc net.Conn, traffic *stats) *conn {
+	c := &conn{traffic: traffic}
 	c.become(nc, listener.Peer{Addr: nc.RemoteAddr().String()})
 	return c
 }
@@ -157,6 +159,7 @@ func (c *conn) fill() error {
 	if n == 0 {
 		return io.EOF
 	}
+	c.traffic.bytesIn.Add(int64(n))
 	c.w += n
 	return nil
 }
@@ -204,6 +207,7 @@ func (c *conn) tryWrite(b []byte) (more []byte, err error) {
 	if err != nil {
 		return b, err // writeFn was not called
 	}
+	c.traffic.bytesOut.Add(int64(c.writeN))
 	return b[c.writeN:], c.writeErr
 }
 
@@ -231,7 +235,8 @@ func (c *conn) writeAtOnce(b []byte, timeout time.Duration) error {
 			return err
 		}
 	}
-	_, err := c.nc.Write(b)
+	n, err := c.nc.Write(b)
+	c.traffic.bytesOut.Add(int64(n))
 	if timeout > 0 && err == nil {
 		err = c.setDeadline(c.nc.SetWriteDeadline, time.Time{}) // or the next write of tryWrite would be late
 	}

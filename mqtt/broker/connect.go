@@ -218,6 +218,8 @@ func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, w who, 
 		return nil, err
 	}
 	b.subscribeRow(s, row)
+	b.stats.packetsIn.Add(1)
+	b.stats.packetsOut.Add(1)
 	s.kick(false)
 	return s, nil
 }
@@ -281,6 +283,9 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 	s.mode, s.readPos, s.next, s.skipQoS0 = catching, row.Next, row.Next, row.SkipQoS0
 	for _, x := range row.Subs {
 		s.subs[x.Filter] = &subscription{Sub: x, match: newMatch(&x)}
+		if wantsSys(x.Filter) {
+			s.wantsSys.Store(true)
+		}
 	}
 	if !b.cfg.Sessions.QueueQoS0 {
 		s.skipQoS0 = b.log.Routed()

@@ -28,6 +28,7 @@ type work struct {
 	list [flushBatch]delivery
 	// large is a payload that is to be written behind buf, from the mapping.
 	large []byte
+	sent  int // messages since they were last counted
 
 	// of the message that is being looked at
 	rec storage.Record
@@ -91,6 +92,7 @@ func (s *session) hasWorkLocked() bool {
 func (s *session) flush(inline bool) {
 	w := works.Get().(*work)
 	defer func() {
+		s.b.stats.left(w)
 		if cap(w.buf) > 2*writeBufSize {
 			w.buf = make([]byte, 0, writeBufSize) // a large message is not to stay
 		}
@@ -131,6 +133,7 @@ func (s *session) flush(inline bool) {
 			return
 		}
 		w.buf = w.buf[:0]
+		s.b.stats.left(w)
 	}
 }
 
@@ -339,6 +342,7 @@ func (s *session) encode(w *work, x *delivery, inline, more bool) bool {
 	if more && large || (more || inline) && len(w.buf)+w.d.Size(s.version) > writeBufSize {
 		return false
 	}
+	w.sent++
 	w.buf, x.idAt = w.d.AppendHead(w.buf, s.version)
 	if large && !inline {
 		w.large = w.d.Payload
@@ -484,6 +488,7 @@ func (s *session) reportLosses() {
 		}
 		s.losses.rows[i] = storage.Loss{}
 		x.Readers = []string{s.id}
+		s.b.stats.publishDropped.Add(int64(x.Count))
 		if err := s.b.log.RecordLoss(x); err != nil {
 			s.log.Error("cannot write the loss ledger", "error", err)
 		}

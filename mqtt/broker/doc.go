@@ -22,9 +22,9 @@
 //
 // One for each listener, one for each connection, which reads; one for each
 // session that has something to send and whose socket is not ready for it
-// (flushing), which ends when there is nothing left; one housekeeper. Shutdown
-// (Broker.Close) ends them in this order: listeners, connections, housekeeper,
-// log.
+// (flushing), which ends when there is nothing left; one housekeeper, and one
+// that reports ($SYS topics). Shutdown (Broker.Close) ends them in this order:
+// listeners, connections, housekeeper and reporter, log.
 //
 // # Locks
 //

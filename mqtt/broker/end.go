@@ -180,6 +180,7 @@ func (b *Broker) dueSession(id string, now time.Time) error {
 	}
 	if at, expires := row.Expires(); expires && !now.Before(at) {
 		b.brokerLog.Info("session expired", "client", id)
+		b.stats.expired.Add(1)
 		return b.endSession(row)
 	}
 	at, ok := row.Due()

@@ -33,6 +33,8 @@ type batch struct {
 	pubrec  []uint16
 	pubcomp []uint16
 
+	publishes, dropped int // how many came, and how many of them nobody may publish
+
 	unacked int    // QoS 1 messages in msgs
 	event   []byte // the last EventAcked, used again
 }
@@ -71,7 +73,7 @@ func (b *batch) reset() {
 	b.msgs, b.acks, b.qos2, b.props = b.msgs[:0], b.acks[:0], b.qos2[:0], b.props[:0]
 	b.released, b.unknown = b.released[:0], b.unknown[:0]
 	b.puback, b.refused, b.pubrec, b.pubcomp = b.puback[:0], b.refused[:0], b.pubrec[:0], b.pubcomp[:0]
-	b.unacked = 0
+	b.unacked, b.publishes, b.dropped = 0, 0, 0
 	if cap(b.props) > readBufSize {
 		b.props = nil
 	}
@@ -117,6 +119,8 @@ func (s *session) handleBuffered() error {
 		s.in = nil
 	}()
 	c := s.c
+	packets := 0
+	defer func() { s.b.stats.packetsIn.Add(int64(packets)) }()
 	for c.r < c.w {
 		f, ok, err := c.frame()
 		if err == nil && !ok {
@@ -131,6 +135,7 @@ func (s *session) handleBuffered() error {
 			return errors.Join(err, s.commit())
 		}
 		c.consumed(f.Size)
+		packets++
 	}
 	err := s.commit()
 	if c.r == c.w {
@@ -184,7 +189,11 @@ func (s *session) handlePublish(f packet.Frame) error {
 	if err := s.resolveAlias(p); err != nil {
 		return err
 	}
+	in.publishes++
 	refusal := s.b.refusal(p.Topic)
+	if refusal != 0 {
+		in.dropped++
+	}
 	switch p.QoS {
 	case 0:
 		if refusal == 0 {
@@ -304,7 +313,7 @@ var slash = []byte{'/'}
 
 // refusal is the reason why nobody may publish to a topic, or zero.
 func (b *Broker) refusal(name []byte) packet.ReasonCode {
-	if name[0] == '$' && isServerTopic(name) {
+	if name[0] == '$' { // they are the server's
 		return packet.NotAuthorized
 	}
 	limit := b.cfg.Limits.MaxTopicLevels
@@ -312,11 +321,6 @@ func (b *Broker) refusal(name []byte) packet.ReasonCode {
 		return packet.TopicNameInvalid
 	}
 	return 0
-}
-
-// isServerTopic: $SYS is the server's to write.
-func isServerTopic(name []byte) bool {
-	return len(name) >= 4 && string(name[:4]) == "$SYS" && (len(name) == 4 || name[4] == '/')
 }
 
 func (s *session) handleAck(f packet.Frame) error {
@@ -362,6 +366,7 @@ func (s *session) commit() error {
 		return nil
 	}
 	defer in.reset()
+	s.b.stats.came(in)
 	if len(in.msgs) > 0 {
 		if err := s.store(); err != nil {
 			return err
@@ -462,6 +467,7 @@ func (s *session) countRefused() {
 		x.To = s.b.log.Head()
 		x.Count++
 		x.Bytes += uint64(len(m.Topic) + len(m.Props) + len(m.Payload))
+		s.b.stats.publishDropped.Add(1)
 	}
 }
 
@@ -609,6 +615,7 @@ func (s *session) answer() {
 	if s.farewell { // [MQTT-3.14.4-1]
 		return
 	}
+	s.b.stats.packetsOut.Add(int64(len(in.acks) + len(in.released) + len(in.unknown)))
 	for _, a := range in.acks {
 		code := a.code
 		if a.msg >= 0 {

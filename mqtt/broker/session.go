@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cairnmq/mqtt/auth"
@@ -66,8 +67,12 @@ type session struct {
 	// inbound are QoS 2 messages received and not released.
 	inbound proto.Inbound
 	subs    map[string]*subscription
-	will    *storage.Will
-	expiry  uint32 // session expiry interval, seconds
+	// wantsSys: there has been a subscription to $SYS topics. sysNew are those
+	// whose values are yet to be sent.
+	wantsSys atomic.Bool
+	sysNew   []storage.Sub
+	will     *storage.Will
+	expiry   uint32 // session expiry interval, seconds
 
 	mode     mode
 	out      outbox
@@ -291,6 +296,7 @@ func (s *session) reply(b []byte) {
 	s.mu.Lock()
 	if !s.farewell { // [MQTT-3.14.4-1]
 		s.ctrl = append(s.ctrl, b...)
+		s.b.stats.packetsOut.Add(1)
 	}
 	s.mu.Unlock()
 }
@@ -327,6 +333,7 @@ func (s *session) end(r closeReason) {
 		}
 		if b, ok := d.AppendLimited(nil, s.version, s.limit()); ok {
 			s.ctrl = append(s.ctrl, b...)
+			s.b.stats.packetsOut.Add(1)
 		}
 	}
 	s.farewell = true // [MQTT-3.14.4-1]: nothing behind it

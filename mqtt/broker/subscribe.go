@@ -51,7 +51,11 @@ func (s *session) handleSubscribe(f packet.Frame) error {
 		}
 	}
 	ack := packet.Suback{PacketID: p.PacketID, Codes: codes} // [MQTT-3.8.4-2], [MQTT-3.8.4-6]
-	return s.replyLimited(&ack)
+	if err := s.replyLimited(&ack); err != nil {
+		return err
+	}
+	s.sysRetained()
+	return nil
 }
 
 // limited is a packet that can leave things out to stay below a size.
@@ -130,6 +134,12 @@ func (s *session) addSubLocked(x storage.Sub, pos storage.Pos) {
 	s.dropRetainedLocked(func(t *retainTask) bool { return t.sub == old })
 	if x.RetainHandling == 0 || x.RetainHandling == 1 && old == nil { // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
 		s.retained = append(s.retained, &retainTask{sub: sub, before: pos})
+		if wantsSys(x.Filter) {
+			s.sysNew = append(s.sysNew, x)
+		}
+	}
+	if wantsSys(x.Filter) {
+		s.wantsSys.Store(true)
 	}
 }
 

@@ -20,6 +20,7 @@ type Config struct {
 	Sessions   Sessions
 	Limits     Limits
 	Auth       Auth
+	Sys        Sys
 	Servers    []Server // in the order of the file
 }
 
@@ -125,6 +126,12 @@ type Auth struct {
 	PasswordFile string // path; empty: there are no users
 	Anonymous    Anonymous
 	Checks       int // passwords checked at one time; 0: half of the processors
+}
+
+// Sys is the [sys] table.
+type Sys struct {
+	Interval Duration // 0: no $SYS topics
+	Readers  int      // those that are furthest behind and get a topic
 }
 
 // ServerType is the transport that a server listens on.
@@ -236,6 +243,7 @@ func Default() *Config {
 			ConnectTimeout: Duration(10 * time.Second),
 			MaxTopicAlias:  64,
 		},
+		Sys:     Sys{Interval: Duration(10 * time.Second), Readers: 10},
 		Servers: []Server{newServer("main")},
 	}
 }

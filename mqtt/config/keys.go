@@ -321,6 +321,18 @@ var sections = []section{
 		elements: func(c *Config) []any { return []any{&c.Auth} },
 	},
 	{
+		name: "sys",
+		text: "The $SYS topics, by which the broker tells of itself. docs/sys.md lists them. They are not messages of the log.",
+		keys: []key{
+			setting("interval", func(s *Sys) any { return &s.Interval },
+				"How often clients that have subscribed to them are told what has changed.").
+				time(second, Duration(time.Hour)).orZero("no $SYS topics"),
+			setting("readers", func(s *Sys) any { return &s.Readers },
+				"How many of the sessions that are furthest behind have a topic that says how far.").count(0, 1000),
+		},
+		elements: func(c *Config) []any { return []any{&c.Sys} },
+	},
+	{
 		name: "servers",
 		form: named,
 		text: "One table for each address to listen on, under a name of lower case letters, digits, - and _.\n" +

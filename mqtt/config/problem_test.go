@@ -107,8 +107,8 @@ c.toml:6:1: retention[2].filter: takes the filter itself, without $share and the
 	"[servers.a]\ntype = \"tls\"\ntls = {cert = \"x\", key = \"y\", client_auth = \"require\", min_version = \"1.1\"}\n": "c.toml:3:1: servers.a.tls.client_ca: is missing: client_auth = \"require\" needs the authorities to trust\n" +
 		`c.toml:3:56: servers.a.tls.min_version: unknown value "1.1" ("1.2", "1.3"); did you mean 1.2?`,
 	"[servers.a]\nproxy_protocol = true\n":                                     "c.toml:2:1: servers.a.proxy_protocol: needs trusted_proxies, the addresses of the proxies: anybody else could claim to be anybody",
-	"[auth]\nanonymous = \"refuse\"\n":      "c.toml:2:1: auth.anonymous: refuses everybody who comes to servers.main: there is no auth.password_file, and no certificate names a client",
-	"[servers.a]\nanonymous = \"refuse\"\n": "c.toml:2:1: servers.a.anonymous: refuses everybody who comes to servers.a: there is no auth.password_file, and no certificate names a client",
+	"[auth]\nanonymous = \"refuse\"\n":                                         "c.toml:2:1: auth.anonymous: refuses everybody who comes to servers.main: there is no auth.password_file, and no certificate names a client",
+	"[servers.a]\nanonymous = \"refuse\"\n":                                    "c.toml:2:1: servers.a.anonymous: refuses everybody who comes to servers.a: there is no auth.password_file, and no certificate names a client",
 	"[servers.a]\ntrusted_proxies = [\"10.0.0.1\"]\n":                          "c.toml:2:1: servers.a.trusted_proxies: has no effect without proxy_protocol",
 	"[servers.a]\nproxy_protocol = true\ntrusted_proxies = [\"10.0.0.1/8\"]\n": `c.toml:3:1: servers.a.trusted_proxies: "10.0.0.1/8" has bits beyond its length; the network is 10.0.0.0/8`,
 	"[servers.a]\nproxy_protocol = true\ntrusted_proxies = [\"lb\"]\n":         `c.toml:3:1: servers.a.trusted_proxies: "lb" is not an address or a network; write for example "10.0.0.7" or "10.0.0.0/8"`,
