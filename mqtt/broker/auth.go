@@ -63,7 +63,7 @@ func (b *Broker) authenticate(c *conn, p *packet.Connect, s *server) (who, error
 	var err error
 	switch {
 	case p.Props.AuthMethod != nil:
-		w, err = b.enhanced(c, p, s)
+		w, err = b.enhanced(c, p)
 	case c.who.Identity != "":
 		// The certificate says it, whatever user name comes with it.
 	case b.gate.users != nil && (p.HasUsername || p.HasPassword):
@@ -129,7 +129,7 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // enhanced goes through the exchange of the method that the CONNECT names.
-func (b *Broker) enhanced(c *conn, p *packet.Connect, s *server) (who, error) {
+func (b *Broker) enhanced(c *conn, p *packet.Connect) (who, error) {
 	name := *p.Props.AuthMethod
 	method := b.gate.methods[name]
 	if method == nil { // [MQTT-4.12.0-1]
@@ -156,7 +156,7 @@ func (b *Broker) enhanced(c *conn, p *packet.Connect, s *server) (who, error) {
 		if err := c.write(out, time.Until(c.connectBy)); err != nil {
 			return who{}, err
 		}
-		a, err := awaitAuth(c, s)
+		a, err := awaitAuth(c)
 		if err == nil {
 			err = checkAuth(a, name, packet.ContinueAuthentication) // [MQTT-4.12.0-3]
 		}
@@ -178,17 +178,14 @@ func authPacket(code packet.ReasonCode, method string, step auth.Step) *packet.A
 	return &packet.Auth{Code: code, Props: packet.Properties{AuthMethod: &method, AuthData: step.Data}}
 }
 
-// maxAuth bounds an AUTH of somebody who is not known yet: its data has at most 64 KiB.
-const maxAuth = 128 << 10
-
 // awaitAuth reads the next packet of a client that has not got its CONNACK yet.
-func awaitAuth(c *conn, s *server) (*packet.Auth, error) {
+func awaitAuth(c *conn) (*packet.Auth, error) {
 	for {
 		if c.w > c.r {
 			if t := packet.Type(c.buf[c.r] >> 4); t != packet.AUTH && t != packet.DISCONNECT {
 				return nil, &packet.Error{Code: packet.ProtocolError, Reason: t.String() + " before the CONNACK", Cite: "MQTT-3.1.2-30"}
 			}
-			f, _, ok, err := packet.ReadFrame(c.buf[c.r:c.w], min(maxAuth, int(s.MaxPacketSize)))
+			f, ok, err := c.frame()
 			if err != nil {
 				return nil, err
 			}

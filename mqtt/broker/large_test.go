@@ -250,7 +250,7 @@ func TestPacketsThatAreNoMessagesAreBounded(t *testing.T) { // 0x95
 func TestTheReadBufferGrowsWithWhatHasCome(t *testing.T) {
 	here, there := net.Pipe()
 	defer func() { _ = here.Close() }()
-	c := newConn(here)
+	c := newConn(here, new(stats))
 	c.maxPacket = 1 << 20
 	m := mqtttest.Message("a", strings.Repeat("x", 700_000), 0)
 	text := m.Append(nil, packet.V311)
