@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"sync"
 
 	"cairnmq/segment"
@@ -24,7 +25,7 @@ func (l *Log) ReportDamage(d *segment.Damage) {
 		l.damage.seen[d.From] = true
 	}
 	l.damage.mu.Unlock()
-	if known {
+	if known || l.damageRecorded(d) {
 		return
 	}
 	loss := Loss{Cause: CauseDamage, From: d.From, To: d.To, Bytes: uint64(d.To - d.From), Detail: d.Error()}
@@ -32,6 +33,17 @@ func (l *Log) ReportDamage(d *segment.Damage) {
 	if err := l.RecordLoss(loss); err != nil {
 		l.log.Error("cannot write the loss ledger", "error", err)
 	}
+}
+
+// damageRecorded reports whether an earlier run has written the range down.
+func (l *Log) damageRecorded(d *segment.Damage) bool {
+	err := l.Losses(d.From, func(x Loss) error {
+		if x.Cause == CauseDamage && x.From == d.From && x.To == d.To {
+			return errStop
+		}
+		return nil
+	})
+	return errors.Is(err, errStop)
 }
 
 // postingsBetween counts the messages that the index knows in a range of a

@@ -3,7 +3,10 @@ package storage
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
+
+	"cairnmq/segment"
 )
 
 // Cause is why messages were lost to a reader.
@@ -124,4 +127,33 @@ func (l *Log) Losses(from Pos, fn func(Loss) error) error {
 		x.When, x.At = time.Unix(0, wall), Pos(pos)
 		return fn(x)
 	})
+}
+
+// recordGaps writes the gaps that dropping seg, or what a rule takes of it, leaves
+// to its readers, each of them once: what was begun before a crash or an error
+// is done again from the start.
+func (l *Log) recordGaps(seg *segment.Segment, gaps []Loss, cause Cause, detail string) error {
+	known := make(map[string]bool)
+	err := l.Losses(seg.First(), func(x Loss) error {
+		if x.Cause == cause && x.From >= seg.Base && x.To <= seg.Limit() && (cause != CauseRule || x.Detail == detail) {
+			for _, id := range x.Readers {
+				known[id] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, g := range gaps {
+		g.Cause, g.Detail = cause, detail
+		g.Readers = slices.DeleteFunc(g.Readers, func(id string) bool { return known[id] })
+		if len(g.Readers) == 0 {
+			continue
+		}
+		if err := l.recordLoss(theKeeper, g); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -58,6 +58,7 @@ func (r *recovery) countRules() error {
 	if err != nil {
 		return err
 	}
+	r.lowerFloors()
 	for _, seg := range l.set.Snapshot() {
 		row, ok, err := l.segmentRow(seg.Base)
 		if err != nil {
@@ -71,6 +72,22 @@ func (r *recovery) countRules() error {
 		l.rules.count(row.Rules, seg, 1)
 	}
 	return nil
+}
+
+// lowerFloors takes back the last step of each rule after a crash, which may
+// have come between the ledger's rows about it: the rule then takes the step
+// again, and what is in the ledger is not written a second time.
+func (r *recovery) lowerFloors() {
+	if r.clean {
+		return
+	}
+	for _, seg := range r.l.set.Snapshot() {
+		for _, rule := range r.l.rules.retention {
+			if rule.floor.Load() == uint64(seg.Limit()) {
+				rule.floor.Store(uint64(seg.Base))
+			}
+		}
+	}
 }
 
 // readRules adds up what an unsealed segment holds of each rule.

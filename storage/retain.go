@@ -175,11 +175,8 @@ func (l *Log) drop(seg *segment.Segment, row *segmentRow, gaps []Loss, cause Cau
 	if err := l.carryRetained(seg); err != nil {
 		return fmt.Errorf("carry retained messages: %w", err)
 	}
-	for _, g := range gaps {
-		g.Cause, g.Detail = cause, detail
-		if err := l.recordLoss(theKeeper, g); err != nil {
-			return err
-		}
+	if err := l.recordGaps(seg, gaps, cause, detail); err != nil {
+		return err
 	}
 	// The carry and the ledger must be on the disk before the segment goes.
 	if err := l.Sync(); err != nil {
@@ -442,11 +439,11 @@ func (l *Log) applyRule(r *ruleState) error {
 		if err != nil {
 			return err
 		}
-		for _, g := range gaps {
-			g.Cause, g.Detail, g.To = CauseRule, r.detail(), seg.Limit()
-			if err := l.recordLoss(theKeeper, g); err != nil {
-				return err
-			}
+		for i := range gaps {
+			gaps[i].To = seg.Limit()
+		}
+		if err := l.recordGaps(seg, gaps, CauseRule, r.detail()); err != nil {
+			return err
 		}
 		r.bytes.Add(-row.Rules[i].bytes)
 		r.floor.Store(uint64(seg.Limit()))
