@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -248,7 +251,10 @@ func (w *world) script(steps int) {
 			w.event("temp", func(s *state) { s.subs["t"] = 1 }, EventSubscribed("temp", []Sub{{Filter: "t", QoS: 1}}))
 			w.die("temp")
 		case i%17 == 14:
+			// Nothing has synced what the index is going to learn.
+			w.publish(fmt.Sprintf("m/os/r%d", i%4), pad[:i%50+1], Message{Retain: true})
 			w.checkpoint()
+			w.explore(fmt.Sprintf("step %d, behind the checkpoint", i))
 		case i%151 == 120:
 			w.event("sub", func(s *state) { s.will = "" }, EventClosed("sub", Never, false, w.cursor))
 			w.restart(i%2 == 0)
@@ -326,7 +332,7 @@ func TestPowerCutEverywhere(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			w := newWorld(t, x.options)
-			w.every, w.rules = 4, x.rules
+			w.every, w.rules = 2, x.rules
 			w.start()
 			w.script(x.steps)
 			if x.options == nil {
@@ -515,33 +521,52 @@ func (w *world) anything(i int) {
 // A segment is dropped only when a restart would not have to replay it: what
 // it says about an open session must be in the index first. The budget makes
 // the keeper drop the segment that it has just sealed, before the checkpoint
-// that follows sealing.
+// that follows sealing; the power is cut when the file is gone for good.
 func TestSegmentIsDroppedOnlyBehindTheCheckpoint(t *testing.T) {
+	skipUnderRace(t)
 	disk := storagetest.New()
 	o := crashOptions(disk.Log)
 	o.IndexFS = disk.IndexFS()
 	o.MaxBytes = 100 << 10
+	type cut struct {
+		removed Pos
+		disk    *storagetest.Disk
+	}
+	var mu sync.Mutex
+	var removed, durable Pos
+	cuts := make(chan cut, 100)
+	disk.SetStep(func(op, path string) {
+		mu.Lock()
+		defer mu.Unlock()
+		base, isSegment := segment.ParseFileName(filepath.Base(path))
+		switch {
+		case durable != 0:
+			cuts <- cut{durable, disk.Cut(segmenttest.Lost, 1)}
+			removed, durable = 0, 0
+		case op == string(segmenttest.Remove) && isSegment:
+			removed = base
+		case op == string(segmenttest.SyncDir):
+			durable = removed
+		}
+	})
 	l := openTest(t, storagetest.Dir, o)
-	w := &world{t: t, log: l, clients: map[string]*client{}}
-	w.clock = newWorld(t, nil).clock
-	w.mu.Lock()
+	w := &world{t: t, log: l, clients: map[string]*client{}, clock: new(atomic.Int64)}
 	w.cursor = l.Head()
-	w.mu.Unlock()
 	w.connect("sub", "")
-	first := l.Oldest()
-	checked := 0
-	for n := 0; checked < 3; n++ {
+	for n := range 4 {
+		first := l.Oldest()
 		f := fmt.Sprintf("f/%d", n)
 		w.event("sub", func(s *state) { clear(s.subs); s.subs[f] = 1 },
 			EventUnsubscribed("sub", []string{fmt.Sprintf("f/%d", n-1)}), EventSubscribed("sub", []Sub{{Filter: f, QoS: 1}}))
 		for l.Oldest() == first {
 			w.publish("m/b", pad, Message{})
 		}
-		first = l.Oldest()
-		checked++
-		left := disk.Cut(segmenttest.Lost, uint64(n))
+		left := <-cuts
+		for left.removed+segment.FileHeadLen != first {
+			left = <-cuts
+		}
 		o := o
-		o.FS, o.IndexFS = left.Log, left.IndexFS()
+		o.FS, o.IndexFS = left.disk.Log, left.disk.IndexFS()
 		again := openTest(t, storagetest.Dir, o)
 		row, ok, err := again.LoadSession("sub")
 		if got := stateOf(row); err != nil || !ok || got.subs[f] != 1 || len(got.subs) != 1 {
@@ -552,6 +577,42 @@ func TestSegmentIsDroppedOnlyBehindTheCheckpoint(t *testing.T) {
 		}
 	}
 	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// After an orderly end the log goes on in the segment where it ended. What a
+// power cut then takes must not leave the mark of that end as the last record,
+// or the positions behind it would be given a second time.
+func TestPowerCutAfterAnOrderlyEndGivesNoPositionAgain(t *testing.T) {
+	skipUnderRace(t)
+	disk := storagetest.New()
+	weak := ClassOS
+	options := func(d *storagetest.Disk) Options {
+		o := crashOptions(d.Log)
+		o.IndexFS, o.DefaultClass, o.SessionClass = d.IndexFS(), &weak, &weak
+		return o
+	}
+	l := openTest(t, storagetest.Dir, options(disk))
+	publish(t, l, "m/os/a", "before", false)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = openTest(t, storagetest.Dir, options(disk))
+	for range 3 {
+		publish(t, l, "m/os/a", "after", false)
+	}
+	head := l.Head()
+	for _, mode := range []segmenttest.Mode{segmenttest.Lost, segmenttest.Mixed, segmenttest.Kept} {
+		again := openTest(t, storagetest.Dir, options(disk.Cut(mode, 3)))
+		if pos := publishAt(t, again, "m/os/a", "x"); pos < head {
+			t.Errorf("%s: position %d given again, %d was in use", modeNames[mode], pos, head)
+		}
+		if err := again.stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.stop(); err != nil {
 		t.Fatal(err)
 	}
 }
