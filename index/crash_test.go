@@ -261,3 +261,38 @@ func TestOpenReportsAManifestThatCannotBeSynced(t *testing.T) {
 		t.Error("opens")
 	}
 }
+
+// Power is cut while Pebble goes over to a new MANIFEST, and of what the
+// directory was to learn the disk has kept the new marker and not the new
+// MANIFEST. This used to be taken for damage. Found by the power cuts of
+// package storage.
+func TestMarkerOfAManifestThatDidNotComeIsNotDamage(t *testing.T) {
+	files := vfs.NewCrashableMem()
+	x := mustOpen(t, "index", Options{FS: files})
+	apply(t, x, func(b *Batch) {
+		b.SetMeta(Meta{Checkpoint: 7})
+		b.SetSession("c", []byte("row"))
+	})
+	must(t, x.Flush())
+	must(t, x.Close())
+	for _, number := range []string{"000900", "000901"} {
+		f, err := files.Create("index/marker.manifest."+number+".MANIFEST-"+number, vfs.WriteCategoryUnspecified)
+		must(t, err)
+		must(t, f.Close())
+	}
+	if x, err := Open("index", Options{FS: files, ReadOnly: true}); !errors.Is(err, ErrDamaged) {
+		_ = x.Close()
+		t.Errorf("for reading only, where nothing can be put right: %v", err)
+	}
+	for range 2 {
+		x = mustOpen(t, "index", Options{FS: files})
+		m, _, err := x.Meta()
+		row, ok, rowErr := x.Session("c")
+		if m.Checkpoint != 7 || err != nil || string(row) != "row" || !ok || rowErr != nil {
+			t.Errorf("checkpoint %d, %v; row %q, %v", m.Checkpoint, err, row, rowErr)
+		}
+		must(t, x.Verify())
+		must(t, x.Close())
+		files = files.CrashClone(vfs.CrashCloneCfg{})
+	}
+}

@@ -99,7 +99,7 @@ func open(dir string, o Options) (_ *Index, err error) {
 			err = errors.Join(err, x.release())
 		}
 	}()
-	if err := inspect(o.FS, dir); err != nil {
+	if err := inspect(o.FS, dir, o.ReadOnly); err != nil {
 		return nil, err
 	}
 	x.popts = o.pebble(x.health, x.lock)

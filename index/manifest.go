@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +18,7 @@ import (
 // inspect looks at a directory before Pebble does, for what Pebble would
 // silently take for a new or an older database, deleting the tables of the
 // real one: a lost marker file, and a MANIFEST damaged before its end.
-func inspect(files vfs.FS, dir string) error {
+func inspect(files vfs.FS, dir string, readOnly bool) error {
 	names, err := files.List(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -28,6 +29,11 @@ func inspect(files vfs.FS, dir string) error {
 	var tables bool
 	for _, name := range names {
 		tables = tables || strings.HasSuffix(name, ".sst")
+	}
+	if !readOnly {
+		if names, err = undoTornMove(files, dir, names); err != nil {
+			return err
+		}
 	}
 	format, err := readMarker(names, "format-version")
 	if err != nil {
@@ -55,6 +61,50 @@ func inspect(files vfs.FS, dir string) error {
 		return nil
 	}
 	return inspectManifest(files, files.PathJoin(dir, manifest))
+}
+
+// undoTornMove removes a manifest marker that names no file while an older
+// marker that names one is there. Pebble moves the marker by making a new one,
+// removing the old one and syncing the directory, which also makes the entry of
+// the new MANIFEST durable. So power was cut before that, and the disk has kept
+// the entry of the marker and not that of the MANIFEST: the older pair holds.
+func undoTornMove(files vfs.FS, dir string, names []string) ([]string, error) {
+	var torn []string
+	rest := slices.Clone(names)
+	for {
+		value, err := readMarker(rest, "manifest")
+		if err != nil || value == "" {
+			return names, err // damage, as will be said
+		}
+		if slices.Contains(names, value) {
+			break
+		}
+		rest = slices.DeleteFunc(rest, func(n string) bool {
+			dangles := strings.HasPrefix(n, "marker.manifest.") && strings.HasSuffix(n, "."+value)
+			if dangles {
+				torn = append(torn, n)
+			}
+			return dangles
+		})
+	}
+	if len(torn) == 0 {
+		return names, nil
+	}
+	for _, name := range torn {
+		if err := files.Remove(files.PathJoin(dir, name)); err != nil {
+			return names, err
+		}
+	}
+	// Their numbers are given again, so they must not come back.
+	return rest, syncDir(files, dir)
+}
+
+func syncDir(files vfs.FS, dir string) error {
+	d, err := files.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // readMarker returns the value of the newest marker file called

@@ -433,7 +433,15 @@ func (w *world) life(number int) {
 	if pos := l.Head(); pos < c.head {
 		c.errorf("position %d given again, %d was in use", pos, c.head)
 	}
-	l.settle() // what the budget takes is taken now and not while we look
+	// What the budget takes is taken now and not while we look. Dropping
+	// appends, which may fill a segment, which may lead to more of it.
+	for head := Pos(0); head != l.Head(); {
+		head = l.Head()
+		if err := l.Sync(); err != nil {
+			w.t.Fatal(err)
+		}
+		l.settle()
+	}
 	c.log = l
 	seen := c.check()
 	w.carryOn(c, seen)

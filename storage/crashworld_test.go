@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -346,7 +347,30 @@ type cutCheck struct {
 	world    *world
 	rng      *rand.Rand
 
-	log *Log
+	log  *Log
+	said *logLines // what the log had to say about it
+}
+
+// logLines keeps log lines for those who complain.
+type logLines struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (l *logLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b = append(l.b, b...)
+	return len(b), nil
+}
+
+func (l *logLines) String() string {
+	if l == nil {
+		return ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b)
 }
 
 func (c *cutCheck) errorf(format string, args ...any) {
@@ -354,7 +378,7 @@ func (c *cutCheck) errorf(format string, args ...any) {
 	if c.world.complaints.Add(1) > 20 {
 		return // the first ones say it all
 	}
-	c.t.Errorf("%s: %s", c.where, fmt.Sprintf(format, args...))
+	c.t.Errorf("%s: %s\n%s", c.where, fmt.Sprintf(format, args...), c.said.String())
 }
 
 // open opens the disk. While that runs, the power is cut a second time: at one
@@ -395,6 +419,8 @@ func (c *cutCheck) openAs(options func(*storagetest.Disk) Options) (*Log, error)
 func (c *cutCheck) untouched(d *storagetest.Disk) Options {
 	o := c.world.on(d)
 	o.MaxBytes, o.MaxAge, o.Retention = 1<<40, 0, nil
+	c.said = new(logLines)
+	o.Logger = slog.New(slog.NewTextHandler(c.said, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return o
 }
 
@@ -636,8 +662,10 @@ func (c *cutCheck) ledger(seen map[int]Pos) {
 		return // old rows went with their segments
 	}
 	var rows []Loss
+	oldest := c.log.set.Snapshot()[0].Limit()
 	for _, x := range c.past {
-		if c.gone(x.At) { // rows go with their segments
+		// Rows go with their segments, and a little before the file does.
+		if c.gone(x.At) || x.At < oldest {
 			rows = append(rows, x)
 		}
 	}
