@@ -332,7 +332,7 @@ func TestPowerCutEverywhere(t *testing.T) {
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			w := newWorld(t, x.options)
-			w.every, w.rules = 2, x.rules
+			w.every, w.rules = 3, x.rules
 			w.start()
 			w.script(x.steps)
 			if x.options == nil {

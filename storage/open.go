@@ -232,7 +232,8 @@ func (r *recovery) foreign() error {
 func (r *recovery) setIndexAside(why error) {
 	l := r.l
 	to := filepath.Join(l.damagedDir(), fmt.Sprintf("index-%d", l.o.Now().UnixNano()))
-	err := l.o.FS.Rename(l.indexDir(), to)
+	// Durable before the mark that asked for it is removed.
+	err := errors.Join(l.o.FS.Rename(l.indexDir(), to), l.o.FS.SyncDir(l.dir), l.o.FS.SyncDir(l.damagedDir()))
 	l.log.Error("the index is damaged: set aside, and rebuilt from the log", "why", why, "kept", to, "error", err)
 	r.rebuild = true
 }
