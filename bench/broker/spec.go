@@ -15,7 +15,7 @@ import (
 type Spec struct {
 	Name string
 	// Args may contain {dir} and {port}, and {cairnmq.toml}, {mosquitto.conf},
-	// {mosquitto-stored.conf}, {nats.conf} or {rumqttd.toml}, which stand for
+	// {mosquitto-stored.conf}, {nats.conf}, {nats-always.conf} or {rumqttd.toml}, which stand for
 	// the path of a configuration written into the directory.
 	Args []string
 	// KeepAlive is what clients must ask for, in seconds: some brokers refuse
@@ -33,14 +33,14 @@ var configs = map[string]string{
 dir = "{dir}/data"
 max_bytes = "16GiB"
 
+[limits]
+max_connections = 100000
+
 [servers.main]
 listen = "127.0.0.1:{port}"
 `,
-	"nats.conf": `server_name: bench
-listen: "127.0.0.1:-1"
-jetstream { store_dir: "{dir}/jetstream" }
-mqtt { listen: "127.0.0.1:{port}", max_ack_pending: 20000 }
-`,
+	"nats.conf":        natsConf + "jetstream { store_dir: \"{dir}/jetstream\" }\n",
+	"nats-always.conf": natsConf + "jetstream { store_dir: \"{dir}/jetstream\", sync_interval: always }\n",
 	"rumqttd.toml": `id = 0
 
 [router]
@@ -61,6 +61,11 @@ next_connection_delay_ms = 0
     dynamic_filters = true
 `,
 }
+
+const natsConf = `server_name: bench
+listen: "127.0.0.1:-1"
+mqtt { listen: "127.0.0.1:{port}", max_ack_pending: 20000 }
+`
 
 const mosquittoConf = `listener {port} 127.0.0.1
 allow_anonymous true

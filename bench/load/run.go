@@ -216,6 +216,9 @@ func (r *runner) mixedFilters(first, end int) []string {
 
 // online publishes to live subscribers, or to none, for the measured time.
 func (r *runner) online() error {
+	if _, err := r.loop.connect(r.target, r.Version, r.idleClients(r.Bystanders)); err != nil {
+		return err
+	}
 	clients := r.liveClients()
 	if _, err := r.loop.connect(r.target, r.Version, clients); err != nil {
 		return err

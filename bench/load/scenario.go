@@ -74,6 +74,8 @@ type Scenario struct {
 	Pause time.Duration
 	// Persistent makes idle connections ones with a session that is kept.
 	Persistent bool
+	// Bystanders are connections that do nothing while others are measured.
+	Bystanders int
 	// CleanUp ends sessions and clears retained messages when all is over.
 	CleanUp bool
 
@@ -274,6 +276,9 @@ func (s *Scenario) String() string {
 	if s.Topics > 1 && s.Kind != Retained {
 		fmt.Fprintf(&b, " %d topics", s.Topics)
 	}
+	if s.Bystanders > 0 {
+		fmt.Fprintf(&b, " %d bystanders", s.Bystanders)
+	}
 	if s.Rate > 0 {
 		fmt.Fprintf(&b, " @%g/s", s.Rate)
 	}
@@ -290,7 +295,7 @@ func (s *Scenario) properties() *wire.PublishProperties {
 
 // files is how many sockets the scenario needs at once.
 func (s *Scenario) files() int {
-	n := s.Publishers + s.Subscribers
+	n := s.Publishers + s.Subscribers + s.Bystanders
 	switch s.Kind {
 	case Store, Offline, Kill:
 		n = s.Publishers + min(s.Subscribers, sessionGroup)

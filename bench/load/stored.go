@@ -159,18 +159,7 @@ func (r *runner) idle() error {
 	if err := r.meter.start(); err != nil {
 		return err
 	}
-	clients := make([]client, r.Subscribers)
-	for i := range clients {
-		clients[i] = client{
-			id:      fmt.Sprintf("%s-idle-%d", r.Prefix, i),
-			clean:   !r.Persistent,
-			filters: []string{fmt.Sprintf("%s/idle/%d", r.Prefix, i)},
-			qos:     r.QoS,
-		}
-		if r.Persistent {
-			r.sessions = append(r.sessions, clients[i].id)
-		}
-	}
+	clients := r.idleClients(r.Subscribers)
 	if _, err := r.loop.connect(r.target, r.Version, clients); err != nil {
 		return err
 	}
@@ -197,6 +186,23 @@ func (r *runner) idle() error {
 	phase.CPU, phase.GenCPU = 0, 0
 	r.result.Phases = append(r.result.Phases, phase)
 	return nil
+}
+
+// idleClients returns n clients with a subscription that nothing matches.
+func (r *runner) idleClients(n int) []client {
+	clients := make([]client, n)
+	for i := range clients {
+		clients[i] = client{
+			id:      fmt.Sprintf("%s-idle-%d", r.Prefix, i),
+			clean:   !r.Persistent,
+			filters: []string{fmt.Sprintf("%s-idle/%d", r.Prefix, i)},
+			qos:     r.QoS,
+		}
+		if r.Persistent {
+			r.sessions = append(r.sessions, clients[i].id)
+		}
+	}
+	return clients
 }
 
 // leaveSessions makes persistent sessions with a subscription and goes away.
