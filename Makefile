@@ -15,10 +15,10 @@ PLATFORMS   := linux/amd64 linux/arm64 linux/arm darwin/arm64 windows/amd64
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test vet lint layers fuzz cross demo bench figures docs clean
+.PHONY: help build run test vet lint layers fuzz cross demo bench bench-build bench-peers bench-scaling bench-small bench-smoke figures docs clean
 
 help: # print this list
-	@sed -nE 's/^([a-z]+):[^#]*# (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):[^#]*# (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 build: # the broker, one static program: bin/cairnmq
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cairnmq ./cmd/cairnmq
@@ -35,10 +35,12 @@ test: # all tests, with the race detector if there is a C compiler
 
 vet: # go vet
 	$(GO) vet ./...
+	cd bench/peers && $(GO) vet ./...
 
 lint: # gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt:"; echo "$$files"; exit 1; fi
 	$(GO) vet ./...
+	cd bench/peers && $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
 # Imports are read from the files and not asked of go list, so that files for
@@ -80,6 +82,39 @@ demo: build # 26,277 readings through a SIGKILL: acknowledged means kept (needs 
 
 bench: # the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The page's tables, each by one command. STUDY changes how long: for a try,
+# make bench-peers STUDY='-rounds 1 -measure 300ms -backlog 0.1 -only "QoS 1"'
+STUDY     ?=
+PAGE      ?= docs/benchmarks.md
+RUMQTTD   := 0.20.0
+STUDYING  = bin/study $(1) $(if $(PAGE),-page $(PAGE)) $(STUDY)
+
+bench-build: build # what the studies need: floor, study, the other brokers
+	$(GO) build -o bin/ ./bench/cmd/floor ./bench/cmd/study
+	cd bench/peers && $(GO) build -o ../../bin/peers/mochi ./mochi
+	cd bench/peers && $(GO) build -o ../../bin/peers/nats-server github.com/nats-io/nats-server/v2
+	@# Not with --locked: a crate that it pins does not build with Rust of 2026.
+	@if [ -x bin/peers/rumqttd ]; then :; \
+	elif ! command -v cargo >/dev/null; then echo "rumqttd is left out: there is no cargo"; \
+	elif cargo install -q rumqttd --version $(RUMQTTD) --root bin/peers/cargo; then mv bin/peers/cargo/bin/rumqttd bin/peers/; \
+	else echo "rumqttd is left out: cargo could not build it, or crates.io is not reached"; fi
+	@[ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || echo "mosquitto is left out: apt-get install mosquitto"
+
+bench-peers: bench-build # beside other brokers, interleaved, into docs/benchmarks.md (hours, 25 GB of disk)
+	$(call STUDYING,peers)
+
+bench-scaling: build # one core and two, and as things grow, into docs/benchmarks.md (an hour, 25 GB of disk)
+	$(GO) build -o bin/ ./bench/cmd/study
+	$(call STUDYING,scaling)
+
+bench-small: build # a small device, and bytes to disk per byte, into docs/benchmarks.md (half an hour)
+	$(GO) build -o bin/ ./bench/cmd/study
+	$(call STUDYING,small)
+
+bench-smoke: build # every scenario for a moment, only to see that all are clean (seconds)
+	$(GO) build -o bin/ ./bench/cmd/study
+	bin/study smoke
 
 figures: build # restart time, memory and the price of offline sessions (takes minutes and disk)
 	$(GO) run ./bench/cmd/figures $(FIGURES) bin/cairnmq

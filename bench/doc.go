@@ -3,10 +3,15 @@
 //
 //	wire           the few MQTT packets a load needs, encoded and decoded here
 //	broker         starts, stops and kills a broker process and reads its figures
-//	load           the generator: sockets, publishers, subscribers, scenarios
+//	load           the generator: sockets, publishers, subscribers, scenarios;
+//	               it is "cairnmq bench", too
+//	chart          draws figures as SVG
 //	cmd/mqttload   one scenario against one broker, or several side by side
+//	cmd/study      all tables and charts of docs/benchmarks.md
 //	cmd/figures    restart time, idle memory and the price of offline sessions
 //	cmd/floor      a bound: the least a Go program can do with the same traffic
+//	cmd/demo       readings through a SIGKILL
+//	peers          other brokers, in a module of their own
 //
 // Nothing here imports the broker's own packages, so a mistake in its codec or
 // its store cannot hide behind the same mistake in the measuring program.

@@ -96,9 +96,6 @@ func rate(r float64) func(*load.Scenario) { return func(s *load.Scenario) { s.Ra
 func count(n int) func(*load.Scenario)    { return func(s *load.Scenario) { s.Count = n } }
 func mqtt5(s *load.Scenario)              { s.SetVersion(5) }
 func properties(s *load.Scenario)         { s.SetVersion(5); s.Properties = true }
-func measure(d time.Duration) func(*load.Scenario) {
-	return func(s *load.Scenario) { s.Measure = d }
-}
 func limit(d time.Duration) func(*load.Scenario) {
 	return func(s *load.Scenario) { s.Limit = d }
 }
