@@ -42,6 +42,12 @@ func (l *Log) Checkpoint() error {
 			putSession(b, row)
 		}
 	}
+	for _, src := range l.sources.groupSnapshot() {
+		if row := src.SnapshotGroup(onlyDirty); row != nil {
+			pos = min(pos, row.AsOf)
+			putGroup(b, row)
+		}
+	}
 	if err := l.Sync(); err != nil {
 		return err
 	}

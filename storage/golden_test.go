@@ -86,6 +86,30 @@ func fillAllKinds(add func(segment.Head, []byte)) {
 	event(Event{Kind: KindShutdown})
 }
 
+// fillGroups holds what shared subscriptions add.
+func fillGroups(add func(segment.Head, []byte)) {
+	event := func(e Event) { add(segment.Head{Kind: e.Kind, Flags: e.Flags, ID: e.ID}, e.Body) }
+	event(EventOpened("c1", 5, true, 3600, nil, 1<<20))
+	event(EventSubscribed("c1", []Sub{{Filter: goldenGroup, QoS: 2, ID: 7}, {Filter: "b", QoS: 1}}))
+	event(EventOpened("c2", 4, true, 0, nil, 1<<20))
+	event(EventSubscribed("c2", []Sub{{Filter: goldenGroup, QoS: 1}}))
+	event(EventGroup(goldenGroup, true, 1<<20+700))
+	event(EventDealt(nil, goldenGroup, 1<<20+1024, []Pos{1<<20 + 800, 1<<20 + 896}, []Dealt{
+		{ID: "c1", List: []Inflight{{ID: 65535, Pos: 1<<20 + 768, QoS: 2}, {ID: 1, Pos: 1<<20 + 960, QoS: 1}}},
+		{ID: "c2", List: []Inflight{{ID: 9, Pos: 1<<20 + 832, QoS: 1}}},
+	}))
+	event(EventDelivered(nil, "c1", 1<<20+2048, []Inflight{{ID: 2, Pos: 1<<20 + 1536, QoS: 1}}))
+	event(EventReturned("c2", goldenGroup, []Inflight{{ID: 9, Pos: 1<<20 + 832, QoS: 1}}))
+	event(EventUnsubscribed("c2", []string{goldenGroup}))
+	event(EventEnded("c2"))
+	event(EventDealt(nil, goldenGroup, 1<<20+1024, nil, []Dealt{{ID: "c1", List: []Inflight{{ID: 3, Pos: 1<<20 + 832, QoS: 1}}}}))
+	event(EventAcked(nil, "c1", []Acked{{ID: 1, Done: true}, {ID: 65535}}))
+	event(EventGroup(goldenGroup, false, 1<<20+4096))
+	event(EventClosed("c1", 3600, false, 1<<20+4096))
+}
+
+const goldenGroup = "$share/workers/jobs/+/#"
+
 // listing is a segment file in words.
 func listing(t *testing.T, path string) string {
 	t.Helper()
@@ -95,6 +119,7 @@ func listing(t *testing.T, path string) string {
 	}
 	var out strings.Builder
 	row := &SessionRow{ID: "c1"}
+	group := &GroupRow{Name: goldenGroup}
 	rec, err := segment.Recover(filepath.Base(path), b, 0, func(rec Record) error {
 		fmt.Fprintf(&out, "%d %s flags=%02x id=%d expiry=%d wall=%d boot=%d mono=%d", rec.Pos, KindName(rec.Kind), rec.Flags, rec.ID, rec.Expiry, rec.Wall, rec.Boot, rec.Mono)
 		switch rec.Kind {
@@ -110,10 +135,15 @@ func listing(t *testing.T, path string) string {
 		default:
 			fmt.Fprintf(&out, " session=%q body=%x\n", eventSession(&rec), rec.Body)
 		}
-		if string(eventSession(&rec)) == "c1" {
+		for range eventGroups(&rec) {
+			gone := group.apply(&rec)
+			view, ok := DecodeEvent(&rec)
+			fmt.Fprintf(&out, "    group: online=%v members=%v next=%d open=%v gone=%v; %q %v\n", group.Online, group.Members, group.Next, group.Open, gone, view.String(), ok)
+		}
+		if string(eventSession(&rec)) == "c1" || rec.Kind == KindDealt {
 			gone := row.apply(&rec)
-			fmt.Fprintf(&out, "    c1: version=%d expiry=%d online=%v will=%s subs=%+v next=%d inflight=%+v gone=%v\n",
-				row.Version, row.Expiry, row.Online, willText(row.Will), row.Subs, row.Next, row.Inflight, gone)
+			fmt.Fprintf(&out, "    c1: version=%d expiry=%d online=%v will=%s subs=%+v next=%d inflight=%v gone=%v\n",
+				row.Version, row.Expiry, row.Online, willText(row.Will), row.Subs, row.Next, inflightText(row.Inflight), gone)
 		}
 		return nil
 	})
@@ -123,6 +153,17 @@ func listing(t *testing.T, path string) string {
 	fmt.Fprintf(&out, "log %q base=%d size=%d salt=%08x boot=%d created=%d\n", rec.Head.LogID, rec.Head.Base, rec.Head.Size, rec.Head.Salt, rec.Head.Boot, rec.Head.Created)
 	fmt.Fprintf(&out, "end=%d sealed=%v seal=%+v torn=%d damages=%d\n", rec.End, rec.Sealed, rec.Seal, rec.Torn, len(rec.Damages))
 	return out.String()
+}
+
+func inflightText(list []Inflight) string {
+	words := make([]string, len(list))
+	for i, f := range list {
+		words[i] = fmt.Sprintf("{ID:%d Pos:%v QoS:%d Retained:%v Received:%v}", f.ID, f.Pos, f.QoS, f.Retained, f.Received)
+		if f.Group != "" {
+			words[i] += " of " + f.Group
+		}
+	}
+	return fmt.Sprint(words)
 }
 
 func willText(w *Will) string {
@@ -171,6 +212,7 @@ func TestGoldenSegmentsAreStillWritten(t *testing.T) {
 func fillGolden(t *testing.T, dir string) {
 	goldenSegment(t, dir, 1<<20, fillAllKinds, true)
 	goldenSegment(t, dir, 1<<20+16<<10, func(func(segment.Head, []byte)) {}, true)
+	goldenSegment(t, dir, 1<<20+48<<10, fillGroups, true)
 	// In use when the power went: the last record is torn.
 	base := Pos(1<<20 + 32<<10)
 	goldenSegment(t, dir, base, fillAllKinds, false)
@@ -197,6 +239,9 @@ func writeGolden(t *testing.T) {
 	}
 	files, _ := filepath.Glob(filepath.Join(tmp, "*"+segment.Suffix))
 	for _, from := range files {
+		if _, err := os.Stat(filepath.Join(goldenDir, filepath.Base(from))); err == nil {
+			continue
+		}
 		to := filepath.Join(goldenDir, filepath.Base(from))
 		b, err := os.ReadFile(from)
 		if err != nil {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,13 +18,20 @@ type EventView struct {
 	Expiry   *uint32   `json:"session_expiry,omitempty"` // seconds; Never
 	Will     *WillView `json:"will,omitempty"`
 	KeepWill *bool     `json:"will_pending,omitempty"`
-	Cursor   Pos       `json:"cursor,omitempty"` // also delivered
+	Cursor   Pos       `json:"cursor,omitempty"` // also delivered, dealt, group
 
 	Subscribed   []SubView   `json:"subscriptions,omitempty"`
 	Unsubscribed []string    `json:"filters,omitempty"`
 	Delivered    []SentView  `json:"delivered,omitempty"`
 	Acked        []AckedView `json:"acked,omitempty"`
 	Released     []uint16    `json:"packet_ids,omitempty"`
+
+	// dealt, returned, group: of a shared subscription
+	Group    string      `json:"group,omitempty"`
+	Dealt    []DealtView `json:"dealt,omitempty"`
+	Open     []Pos       `json:"waiting,omitempty"` // before the cursor
+	Returned []SentView  `json:"returned,omitempty"`
+	Online   *bool       `json:"members_online,omitempty"`
 
 	// boot
 	CleanEnd *bool `json:"clean_shutdown,omitempty"` // of the run before
@@ -63,6 +71,12 @@ type SentView struct {
 	Received bool   `json:"received,omitempty"`
 }
 
+// DealtView is what one member gets of a group's messages.
+type DealtView struct {
+	Client    string     `json:"client"`
+	Delivered []SentView `json:"delivered"`
+}
+
 // AckedView is one step of an outbound message.
 type AckedView struct {
 	PacketID uint16 `json:"packet_id"`
@@ -86,7 +100,11 @@ func DecodeEvent(rec *Record) (v EventView, ok bool) {
 		loss.When, loss.At = rec.WallTime(), rec.Pos
 		v.Loss = &loss
 		return v, ok
-	case KindOpened, KindClosed, KindEnded, KindSubscribed, KindUnsubscribed, KindDelivered, KindAcked, KindReleased:
+	case KindDealt, KindGroup:
+		v.Group = d.string()
+		v.decode(rec.Kind, &d)
+		return v, !d.bad
+	case KindOpened, KindClosed, KindEnded, KindSubscribed, KindUnsubscribed, KindDelivered, KindAcked, KindReleased, KindReturned:
 		v.Client = d.string()
 		v.decode(rec.Kind, &d)
 		return v, !d.bad
@@ -94,7 +112,7 @@ func DecodeEvent(rec *Record) (v EventView, ok bool) {
 	return v, false
 }
 
-// decode reads what follows the client id.
+// decode reads what follows the client id, or the group.
 func (v *EventView) decode(kind Kind, d *decoder) {
 	switch kind {
 	case KindOpened:
@@ -119,9 +137,17 @@ func (v *EventView) decode(kind Kind, d *decoder) {
 		}
 	case KindDelivered:
 		v.Cursor = Pos(d.uint())
-		for _, f := range decodeInflight(d) {
-			v.Delivered = append(v.Delivered, SentView{f.ID, f.Pos, f.QoS, f.Retained, f.Received})
-		}
+		v.Delivered = viewSent(decodeInflight(d))
+	case KindDealt:
+		v.Cursor, v.Open = decodeDealt(d, func(id []byte, list []Inflight) {
+			v.Dealt = append(v.Dealt, DealtView{string(id), viewSent(list)})
+		})
+	case KindReturned:
+		v.Group = d.string()
+		v.Returned = viewSent(decodeInflight(d))
+	case KindGroup:
+		online := d.byte()&1 != 0
+		v.Online, v.Cursor = &online, Pos(d.uint())
 	case KindAcked:
 		for range d.count() {
 			x := d.uint()
@@ -132,6 +158,13 @@ func (v *EventView) decode(kind Kind, d *decoder) {
 	}
 }
 
+func viewSent(list []Inflight) (out []SentView) {
+	for _, f := range list {
+		out = append(out, SentView{f.ID, f.Pos, f.QoS, f.Retained, f.Received})
+	}
+	return out
+}
+
 func viewWill(w *Will) *WillView {
 	v := &WillView{Topic: w.Topic, QoS: w.QoS, Retain: w.Retain, Delay: w.Delay, Bytes: len(w.Payload), Payload: w.Payload, Props: w.Props}
 	if w.HasExpiry {
@@ -140,8 +173,8 @@ func viewWill(w *Will) *WillView {
 	return v
 }
 
-// Concerns reports whether the event is about this client: its session, or a
-// gap that it is a reader of.
+// Concerns reports whether the event is about this client: its session, what
+// it gets of a group, or a gap that it is a reader of.
 func (v *EventView) Concerns(client string) bool {
 	if v.Loss != nil {
 		for _, r := range v.Loss.Readers {
@@ -151,7 +184,7 @@ func (v *EventView) Concerns(client string) bool {
 		}
 		return false
 	}
-	return v.Client == client
+	return v.Client == client || slices.ContainsFunc(v.Dealt, func(x DealtView) bool { return x.Client == client })
 }
 
 // String is the event without the client, in one line of words. It may hold
@@ -184,8 +217,25 @@ func (v *EventView) String() string {
 	for _, f := range v.Unsubscribed {
 		say("%s", f)
 	}
-	for _, f := range v.Delivered {
-		say("%d->%d", f.PacketID, f.Pos)
+	if v.Group != "" {
+		say("%s", v.Group)
+	}
+	if v.Online != nil {
+		say("members_online=%v", *v.Online)
+	}
+	sayAll := func(list []SentView) {
+		for _, f := range list {
+			say("%d->%d", f.PacketID, f.Pos)
+		}
+	}
+	sayAll(v.Delivered)
+	sayAll(v.Returned)
+	for _, x := range v.Dealt {
+		say("%s:", x.Client)
+		sayAll(x.Delivered)
+	}
+	for _, p := range v.Open {
+		say("waiting=%d", p)
 	}
 	for _, a := range v.Acked {
 		step := "received"

@@ -61,6 +61,7 @@ func open(dir string, o Options, damaged error) (*Log, error) {
 	l := &Log{dir: dir, o: o, opened: o.Now(), log: o.Logger, dead: make(chan struct{}), rules: newRules(&o)}
 	l.set = segment.NewSet(o.FS, o.MappedSegments)
 	l.sources.open = make(map[string]Source)
+	l.sources.groups = make(map[string]GroupSource)
 	l.syncer.init()
 	l.keeper.init()
 	l.seq.attempted = sync.NewCond(&l.seq)

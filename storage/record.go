@@ -32,6 +32,9 @@ const (
 	KindBoot         Kind = 11 // the log was opened
 	KindShutdown     Kind = 12 // the log was closed in order
 	KindLoss         Kind = 13 // a row of the loss ledger
+	KindDealt        Kind = 14 // messages of a group given to members; its cursor moved
+	KindReturned     Kind = 15 // messages that a member gives back to its group
+	KindGroup        Kind = 16 // a group has members online, or none any more
 	KindSeal              = segment.KindSeal
 )
 
@@ -39,7 +42,7 @@ var kindNames = map[Kind]string{
 	KindMessage: "message", KindOpened: "opened", KindClosed: "closed", KindEnded: "ended",
 	KindSubscribed: "subscribed", KindUnsubscribed: "unsubscribed", KindDelivered: "delivered",
 	KindAcked: "acked", KindReleased: "released", KindBoot: "boot", KindShutdown: "shutdown",
-	KindLoss: "loss", KindSeal: "seal",
+	KindLoss: "loss", KindDealt: "dealt", KindReturned: "returned", KindGroup: "group", KindSeal: "seal",
 }
 
 // KindName is the kind in words, as the command line shows and takes it.

@@ -19,7 +19,7 @@ func (r *recovery) replay() error {
 	}
 	p := replayer{
 		l: l, rebuild: r.rebuild, b: l.index.NewBatch(),
-		rows: make(map[string]*SessionRow), ended: make(map[string]bool), retained: l.view.retained,
+		rows: make(map[string]*SessionRow), groups: make(map[string]*GroupRow), ended: make(map[string]bool), retained: l.view.retained,
 	}
 	for _, seg := range l.set.Snapshot() {
 		if seg.End() <= from && !r.needsRows(seg) {
@@ -142,6 +142,7 @@ type replayer struct {
 	l        *Log
 	rebuild  bool
 	rows     map[string]*SessionRow // touched; nil means gone
+	groups   map[string]*GroupRow   // the same
 	ended    map[string]bool        // an end was replayed: only Opened begins anew
 	retained map[string]Pos
 	b        *index.Batch
@@ -192,10 +193,20 @@ func (p *replayer) record(rec *Record) error {
 			return err
 		}
 	}
-	id := eventSession(rec)
-	if id == nil {
-		return nil
+	if err := p.group(rec); err != nil {
+		return err
 	}
+	if rec.Kind == KindDealt {
+		return p.members(rec)
+	}
+	if id := eventSession(rec); id != nil {
+		return p.session(id, rec)
+	}
+	return nil
+}
+
+// session applies a record to the session of id.
+func (p *replayer) session(id []byte, rec *Record) error {
 	row, ok := p.rows[string(id)]
 	if !ok {
 		var err error
@@ -224,7 +235,7 @@ func (p *replayer) record(rec *Record) error {
 // createsSession: the beginning of the session may have gone with an older
 // segment, and what is left of it is better than nothing.
 func createsSession(k Kind) bool {
-	return k == KindSubscribed || k == KindDelivered || k == KindClosed
+	return k == KindSubscribed || k == KindDelivered || k == KindDealt || k == KindClosed
 }
 
 func (p *replayer) retain(rec *Record) error {
@@ -260,6 +271,9 @@ func (p *replayer) retain(rec *Record) error {
 func (p *replayer) finish(r *recovery) error {
 	l := p.l
 	if err := p.interrupted(r); err != nil {
+		return err
+	}
+	if err := p.interruptedGroups(r.end); err != nil {
 		return err
 	}
 	for _, row := range p.rows {

@@ -276,6 +276,9 @@ func (l *Log) gaps(seg *segment.Segment, only *ruleState) (gaps []Loss, held *ru
 		}
 		return nil
 	})
+	if err == nil {
+		err = l.groupRows(func(row *GroupRow) { c.add(row.asSession()) })
+	}
 	return c.rows(), c.held, err
 }
 
@@ -371,7 +374,7 @@ func (c *gapCounter) undelivered(row *SessionRow, from Pos) gapCount {
 func (c *gapCounter) matching(row *SessionRow, t *topicCount, from Pos, whole bool) (n uint64) {
 	since := Pos(1<<64 - 1)
 	for i := range row.Subs {
-		if s := &row.Subs[i]; filter.Match(s.Filter, t.name) {
+		if s := &row.Subs[i]; !s.Shared() && filter.Match(s.Filter, t.name) {
 			since = min(since, s.Since)
 		}
 	}

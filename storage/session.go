@@ -39,6 +39,8 @@ type Inflight struct {
 	Pos      Pos
 	QoS      uint8
 	Retained bool // sent because of a subscription, with the retain flag
+	// Group is the shared subscription that the message belongs to, if any.
+	Group string
 	// Received: the PUBREC has come; what is to be repeated is the PUBREL.
 	Received bool
 }
@@ -212,10 +214,15 @@ func decodeSub(d *decoder) Sub {
 
 func encodeInflight(e *encoder, list []Inflight) {
 	e.uint(uint64(len(list)))
-	last := Pos(0)
+	last, group := Pos(0), ""
 	for _, f := range list {
 		e.uint(uint64(f.ID))
-		e.byte(f.QoS | bit(f.Retained, 4) | bit(f.Received, 8))
+		named := f.Group != "" && f.Group != group
+		e.byte(f.QoS | bit(f.Retained, 4) | bit(f.Received, 8) | bit(f.Group != "", 16) | bit(named, 32))
+		if named {
+			e.string(f.Group)
+			group = f.Group
+		}
 		e.int(int64(f.Pos - last))
 		last = f.Pos
 	}
@@ -223,11 +230,17 @@ func encodeInflight(e *encoder, list []Inflight) {
 
 func decodeInflight(d *decoder) []Inflight {
 	var list []Inflight
-	last := Pos(0)
+	last, group := Pos(0), ""
 	for range d.count() {
 		f := Inflight{ID: uint16(d.uint())}
 		b := d.byte()
 		f.QoS, f.Retained, f.Received = b&3, b&4 != 0, b&8 != 0
+		if b&32 != 0 {
+			group = d.string()
+		}
+		if b&16 != 0 {
+			f.Group = group
+		}
 		last += Pos(d.int())
 		f.Pos = last
 		list = append(list, f)
@@ -343,7 +356,8 @@ func EventReleased(buf []byte, id string, ids []uint16) Event {
 	return Event{Kind: KindReleased, Body: e.b}
 }
 
-// eventSession is the client id that a record is about, or nil.
+// eventSession is the client id that a record is about, or nil. KindDealt is
+// about several, see eachMember.
 func eventSession(rec *Record) []byte {
 	switch rec.Kind {
 	case KindMessage:
@@ -352,7 +366,7 @@ func eventSession(rec *Record) []byte {
 		}
 		id, _, _ := cutString(rec.Body)
 		return id
-	case KindOpened, KindClosed, KindEnded, KindSubscribed, KindUnsubscribed, KindDelivered, KindAcked, KindReleased:
+	case KindOpened, KindClosed, KindEnded, KindSubscribed, KindUnsubscribed, KindDelivered, KindAcked, KindReleased, KindReturned:
 		d := decoder{b: rec.Body}
 		return d.view()
 	}
@@ -371,7 +385,7 @@ func (r *SessionRow) apply(rec *Record) (gone bool) {
 		return false
 	}
 	d := decoder{b: rec.Body}
-	d.view() // the id
+	d.view() // the id, or the group of KindDealt
 	switch rec.Kind {
 	case KindOpened:
 		r.applyOpened(&d)
@@ -396,7 +410,14 @@ func (r *SessionRow) apply(rec *Record) (gone bool) {
 		}
 	case KindDelivered:
 		r.Next = max(r.Next, Pos(d.uint()))
-		r.Inflight = append(r.Inflight, decodeInflight(&d)...)
+		r.setInflight(decodeInflight(&d))
+	case KindDealt:
+		r.applyDealt(rec)
+	case KindReturned:
+		d.view() // the group
+		for _, f := range decodeInflight(&d) {
+			r.acked(f.ID, true)
+		}
 	case KindAcked:
 		for range d.count() {
 			v := d.uint()
@@ -442,6 +463,48 @@ func (r *SessionRow) setSub(s Sub, at Pos) {
 		return
 	}
 	r.Subs = append(r.Subs, s)
+}
+
+// applyDealt takes the part of a group's messages that is this session's.
+func (r *SessionRow) applyDealt(rec *Record) {
+	d := decoder{b: rec.Body}
+	name := d.string()
+	decodeDealt(&d, func(id []byte, list []Inflight) {
+		if string(id) != r.ID {
+			return
+		}
+		for i := range list {
+			list[i].Group = name
+		}
+		r.setInflight(list)
+	})
+}
+
+// setInflight adds messages in the order of their identifiers, which is that
+// of the window. Two records can be in the log the other way round when they
+// come from different readers; and one may be in the row already, when that
+// was taken while the record was on its way.
+func (r *SessionRow) setInflight(list []Inflight) {
+	if len(r.Inflight) == 0 {
+		r.Inflight = list
+		return
+	}
+	for _, f := range list {
+		i := len(r.Inflight)
+		for i > 0 && idAhead(r.Inflight[i-1].ID, f.ID) {
+			i--
+		}
+		if i > 0 && r.Inflight[i-1].ID == f.ID {
+			continue
+		}
+		r.Inflight = slices.Insert(r.Inflight, i, f)
+	}
+}
+
+// idAhead reports whether a is given out after b; after 65,535 comes 1.
+func idAhead(a, b uint16) bool {
+	d := (int(a) - int(b) + 65535) % 65535
+	return d > 0 && d < 1<<15
 }
 
 func (r *SessionRow) acked(id uint16, done bool) {

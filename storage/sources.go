@@ -26,6 +26,8 @@ type Source interface {
 type sources struct {
 	mu   sync.Mutex
 	open map[string]Source
+	// groups are those with members online, by name.
+	groups map[string]GroupSource
 }
 
 func (s *sources) snapshot() []Source {
