@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cairnmq/mqtt/logging"
+	"cairnmq/storage/filter"
 )
 
 // Config is everything that can be set. The meaning and the range of each key are in keys.go.
@@ -18,6 +19,7 @@ type Config struct {
 	Durability Durability
 	Retention  []Retention
 	Sessions   Sessions
+	Shared     Shared
 	Limits     Limits
 	Auth       Auth
 	Sys        Sys
@@ -98,6 +100,42 @@ type Sessions struct {
 	QueueQoS0        bool
 	MaxSubscriptions int
 	MaxClientID      int // in bytes
+}
+
+// Strategy says which member of a shared subscription gets a message.
+type Strategy string
+
+// The strategies.
+const (
+	RoundRobin    Strategy = "round-robin"
+	Random        Strategy = "random"
+	Sticky        Strategy = "sticky"
+	HashClient    Strategy = "hash-client"
+	HashTopic     Strategy = "hash-topic"
+	LeastInflight Strategy = "least-inflight"
+)
+
+// Shared is the [shared] table with the [[shared.rules]] below it.
+type Shared struct {
+	Strategy Strategy
+	Rules    []SharedRule
+}
+
+// SharedRule is one [[shared.rules]].
+type SharedRule struct {
+	Group    string // share name; empty: any
+	Filter   string // that covers the subscription's; empty: any
+	Strategy Strategy
+}
+
+// StrategyFor is the strategy of the shared subscription $share/group/filter: that of the first rule for it.
+func (s *Shared) StrategyFor(group, f string) Strategy {
+	for _, rule := range s.Rules {
+		if (rule.Group == "" || rule.Group == group) && (rule.Filter == "" || rule.Filter == f || filter.Match(rule.Filter, f)) {
+			return rule.Strategy
+		}
+	}
+	return s.Strategy
 }
 
 // Limits is the [limits] table.
@@ -236,6 +274,7 @@ func Default() *Config {
 			MaxSubscriptions: 1000,
 			MaxClientID:      256,
 		},
+		Shared: Shared{Strategy: RoundRobin},
 		Limits: Limits{
 			MaxPacketSize:  16 * MiB,
 			MaxConnections: 10_000,

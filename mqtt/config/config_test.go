@@ -40,8 +40,8 @@ func TestExampleWithItsSamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.Durability.Rules) != 1 || len(c.Retention) != 1 || len(c.Servers) != 2 {
-		t.Errorf("got %+v, %+v, %+v", c.Durability.Rules, c.Retention, c.Servers)
+	if len(c.Durability.Rules) != 1 || len(c.Retention) != 1 || len(c.Shared.Rules) != 1 || len(c.Servers) != 2 {
+		t.Errorf("got %+v, %+v, %+v, %+v", c.Durability.Rules, c.Retention, c.Shared.Rules, c.Servers)
 	}
 }
 
@@ -52,6 +52,7 @@ func TestTOMLReadsBackTheSame(t *testing.T) {
 	c.Storage.MaxAge = 36 * Duration(time.Hour)
 	c.Durability.Rules = []DurabilityRule{{"a/+/b", ClassAlways}, {"#", ClassOS}}
 	c.Retention = []Retention{{Filter: "x", MaxBytes: 1_500_000_000, MaxAge: 90 * second, OnFull: RejectNew}}
+	c.Shared = Shared{Sticky, []SharedRule{{"a b", "", Random}, {"", "x/+/#", HashTopic}}}
 	c.Servers = []Server{
 		server("lan-1", "[::1]:1883", func(s *Server) {
 			s.MaxConnections, s.ConnectionRate, s.ConnectionBurst = 7, 50, 200
@@ -306,6 +307,21 @@ func TestLogOptions(t *testing.T) {
 	o := c.Log.Options()
 	if o.Level.String() != "WARN" || len(o.Components) != 1 || o.Components[logging.Storage].String() != "DEBUG" {
 		t.Errorf("got %+v", o)
+	}
+}
+
+func TestTheFirstRuleForAGroupCounts(t *testing.T) {
+	s := Shared{RoundRobin, []SharedRule{{"g", "jobs/+/new", Sticky}, {"g", "", Random}, {"", "jobs/#", HashTopic}}}
+	for _, x := range []struct {
+		group, filter string
+		want          Strategy
+	}{
+		{"g", "jobs/+/new", Sticky}, {"g", "jobs/a/new", Sticky}, {"g", "jobs/#", Random}, {"g", "#", Random},
+		{"h", "jobs/+/new", HashTopic}, {"h", "jobs/#", HashTopic}, {"h", "jobs", HashTopic}, {"h", "#", RoundRobin}, {"h", "+", RoundRobin},
+	} {
+		if got := s.StrategyFor(x.group, x.filter); got != x.want {
+			t.Errorf("$share/%s/%s: %s, want %s", x.group, x.filter, got, x.want)
+		}
 	}
 }
 

@@ -110,6 +110,8 @@ func oneOf[T ~string](k key, choices ...T) key {
 var (
 	levels  = []Level{"debug", "info", "warn", "error"}
 	classes = []Class{ClassAlways, ClassInterval, ClassOS}
+
+	strategies = []Strategy{RoundRobin, Random, Sticky, HashClient, HashTopic, LeastInflight}
 )
 
 const (
@@ -268,6 +270,37 @@ var sections = []section{
 				"The longest client identifier, in bytes. MQTT grants every client 23.").count(23, 65_535),
 		},
 		elements: func(c *Config) []any { return []any{&c.Sessions} },
+	},
+	{
+		name: "shared",
+		text: "Shared subscriptions, $share/GROUP/FILTER: each message goes to one member of the group.",
+		keys: []key{
+			oneOf(setting("strategy", func(s *Shared) any { return &s.Strategy },
+				"Which member gets a message. round-robin: one after the other. random: any. sticky: always the same one, until it\n"+
+					"takes no more or leaves. hash-client and hash-topic: the one that the publisher's client identifier or the topic\n"+
+					"falls to, so that these messages stay in order; while that member takes no more they wait for it, also if others\n"+
+					"have time. least-inflight: the one with the fewest unacknowledged messages.\n"+
+					"But for the hashes, a member that takes no more is passed over."), strategies...),
+		},
+		elements: func(c *Config) []any { return []any{&c.Shared} },
+	},
+	{
+		name: "shared.rules",
+		form: list,
+		text: "A strategy for some groups. The first rule that names a group counts.",
+		keys: []key{
+			setting("group", func(s *SharedRule) any { return &s.Group },
+				"The name of the group: what is between the slashes behind $share.").orEmpty("any").must(checkShareName),
+			setting("filter", func(s *SharedRule) any { return &s.Filter },
+				"A topic filter that is the group's, or covers it, as jobs/# covers jobs/+/new.").orEmpty("any").must(checkFilter),
+			oneOf(setting("strategy", func(s *SharedRule) any { return &s.Strategy },
+				"The strategy of these groups."), strategies...).needed(),
+		},
+		elements: func(c *Config) []any { return pointers(c.Shared.Rules) },
+		add: func(c *Config, _ string) any {
+			return grow(&c.Shared.Rules, SharedRule{})
+		},
+		sample: &SharedRule{Group: "workers", Filter: "jobs/#", Strategy: LeastInflight},
 	},
 	{
 		name: "limits",

@@ -80,6 +80,9 @@ c.toml:19:10: servers.other.tls.cert: is missing: a server of type tls or wss ne
 	"[[retention]]\nfilter = \"a+\"\n[[retention]]\nfilter = \"a#\"\n[[retention]]\nfilter = \"$share/g/a\"\n": `c.toml:2:1: retention[0].filter: "a+" is not a topic filter: + must be a level by itself
 c.toml:4:1: retention[1].filter: "a#" is not a topic filter: # must be a level by itself
 c.toml:6:1: retention[2].filter: takes the filter itself, without $share and the group`,
+	"[[shared.rules]]\ngroup = \"a/b\"\nstrategy = \"sticky\"\n[[shared.rules]]\nfilter = \"$share/g/a\"\nstrategy = \"stick\"\n": `c.toml:2:1: shared.rules[0].group: "a/b" is not the name of a group: it has no /, + or #
+c.toml:5:1: shared.rules[1].filter: takes the filter itself, without $share and the group
+c.toml:6:1: shared.rules[1].strategy: unknown value "stick" ("round-robin", "random", "sticky", "hash-client", "hash-topic", "least-inflight"); did you mean sticky?`,
 	"[[retention]]\nfilter = \"a\"\n[[retention]]\nfilter = \"b\"\n[[retention]]\nfilter = \"a\"\n": `c.toml:6:1: retention[2].filter: "a" has a rule already (line 2)`,
 	"[durability]\nrules = [{filter=\"a\", class=\"os\"}, {filter=\"a\", class=\"os\"}]\n":          `c.toml:2:37: durability.rules[1].filter: "a" has a rule already (line 2)`,
 

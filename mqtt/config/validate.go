@@ -139,6 +139,14 @@ func checkFilter(f string) error {
 	return fmt.Errorf("%q is not a topic filter", f)
 }
 
+// checkShareName judges what stands between "$share/" and the filter.
+func checkShareName(name string) error {
+	if strings.ContainsAny(name, "/+#") {
+		return fmt.Errorf("%q is not the name of a group: it has no /, + or #", name)
+	}
+	return nil
+}
+
 func (c *Config) checkStorage(r *report) {
 	s := c.Storage
 	if r.broken["storage.max_bytes"] || r.broken["storage.segment_size"] {
