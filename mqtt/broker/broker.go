@@ -27,6 +27,7 @@ type Broker struct {
 	gate      *gate
 	sys       *sysTree
 	stats     stats
+	groups    *groups
 	brokerLog *slog.Logger
 	clientLog *slog.Logger
 	logs      *logging.Root
@@ -110,6 +111,7 @@ func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Brok
 		receipt:        newReceipt(int(cfg.ReceiveMemory()), stallTime),
 		lot:            newLot(),
 	}
+	b.groups = newGroups(b)
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	l.SetSink(b.router)
 	l.Advance()

@@ -130,7 +130,7 @@ func (s *session) nextWanted(w *work, pos, limit storage.Pos, left *int) (e entr
 		next, err := s.reader.NextInto(pos, &w.rec)
 		switch {
 		case err != nil:
-			if next, err = s.readPast(err, limit); err != nil {
+			if next, err = s.b.readPast(err, limit); err != nil {
 				return e, pos, pos, false, err
 			}
 		case w.rec.Pos >= limit:
@@ -147,16 +147,21 @@ func (s *session) nextWanted(w *work, pos, limit storage.Pos, left *int) (e entr
 }
 
 // readPast is where to go on when no record could be read.
-func (s *session) readPast(err error, limit storage.Pos) (next storage.Pos, _ error) {
-	var damage *segment.Damage
-	switch {
-	case errors.Is(err, storage.ErrEnd):
+func (b *Broker) readPast(err error, limit storage.Pos) (next storage.Pos, _ error) {
+	if errors.Is(err, storage.ErrEnd) {
 		return limit, nil
-	case errors.As(err, &damage):
-		s.b.log.ReportDamage(damage)
-		return damage.To, nil
 	}
-	return 0, err
+	return b.pastDamage(err)
+}
+
+// pastDamage reports damage, if that is the error, and where reading goes on.
+func (b *Broker) pastDamage(err error) (storage.Pos, error) {
+	var damage *segment.Damage
+	if !errors.As(err, &damage) {
+		return 0, err
+	}
+	b.log.ReportDamage(damage)
+	return damage.To, nil
 }
 
 // selection is the flusher's list of positions to visit.
@@ -195,17 +200,16 @@ func (s *session) visit(w *work, found []entry, limit storage.Pos) (n int, pos s
 			return n, limit, nil
 		}
 		err := s.reader.GetInto(at, &w.rec)
-		var damage *segment.Damage
 		switch {
 		case err == nil:
 			if e, ok := s.wants(w); ok {
 				found[n] = e
 				n++
 			}
-		case errors.As(err, &damage):
-			s.b.log.ReportDamage(damage)
 		case !errors.Is(err, storage.ErrGone):
-			return n, s.readPos, err
+			if _, err := s.b.pastDamage(err); err != nil {
+				return n, s.readPos, err
+			}
 		}
 		s.sel.Positions = s.sel.Positions[1:]
 		pos = at + 1
@@ -289,6 +293,7 @@ func (s *session) takeResends(w *work) (int, error) {
 			// All are out, or the next acknowledgement makes room.
 			s.resend = s.win.Unsent()
 			s.mu.Unlock()
+			s.resentAll()
 			return n, nil
 		}
 		id, e := s.win.NextResend()
@@ -312,7 +317,9 @@ func (s *session) repeat(w *work, id uint16, e proto.Entry) error {
 	if err == nil {
 		if err = w.msg.Decode(&w.rec); err == nil {
 			s.mu.Lock()
-			x.match = s.memoFor(string(w.msg.Topic))
+			if x.match = s.shares.match(e.Tag); e.Tag == 0 {
+				x.match = s.memoFor(string(w.msg.Topic))
+			}
 			s.mu.Unlock()
 			s.describe(w, x, s.b.now())
 		}

@@ -220,6 +220,7 @@ func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, w who, 
 	b.subscribeRow(s, row)
 	b.stats.packetsIn.Add(1)
 	b.stats.packetsOut.Add(1)
+	b.groups.resume(s)
 	s.kick(false)
 	return s, nil
 }
@@ -282,6 +283,9 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 	s.present = ok // [MQTT-3.2.2-3]
 	s.mode, s.readPos, s.next, s.skipQoS0 = catching, row.Next, row.Next, row.SkipQoS0
 	for _, x := range row.Subs {
+		if s.shares.restore(s, x) {
+			continue
+		}
 		s.subs[x.Filter] = &subscription{Sub: x, match: newMatch(&x)}
 		if wantsSys(x.Filter) {
 			s.wantsSys.Store(true)
@@ -291,7 +295,9 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 		s.skipQoS0 = b.log.Routed()
 	}
 	for _, f := range row.Inflight {
-		s.win.Restore(f.ID, proto.Entry{Pos: uint64(f.Pos), QoS: f.QoS, Retained: f.Retained, Received: f.Received})
+		s.win.Restore(f.ID, proto.Entry{
+			Pos: uint64(f.Pos), QoS: f.QoS, Retained: f.Retained, Received: f.Received, Tag: s.shares.tagOf(f.Group, &s.win),
+		})
 	}
 	s.resend = len(row.Inflight) > 0
 	for _, id := range row.Inbound {
@@ -348,8 +354,6 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 	if s.version == packet.V5 {
 		cfg := s.b.cfg
 		x := &ack.Props
-		no := false
-		x.SharedSubAvailable = &no
 		if assigned {
 			x.AssignedClientID = &s.id
 		}
@@ -403,6 +407,7 @@ func (s *session) finish(err error) {
 	s.logEnd(reason)
 	s.reportLosses()
 	s.noteRefused()
+	s.b.groups.depart(s)
 	s.storeEnd(reason)
 	close(s.done)
 	s.c.hangUp()

@@ -105,7 +105,7 @@ func TestTheConnackSaysWhatDiffersFromTheStandard(t *testing.T) {
 	if p.ServerKeepAlive == nil || *p.ServerKeepAlive != 50 { // [MQTT-3.2.2-22]
 		t.Error("server keep alive is not told")
 	}
-	if p.SharedSubAvailable == nil || *p.SharedSubAvailable || p.AuthMethod != nil { // [MQTT-4.12.0-6]
+	if p.SharedSubAvailable != nil || p.AuthMethod != nil { // [MQTT-4.12.0-6]; absent means available
 		t.Error("shared subscriptions or authentication method")
 	}
 	if other := r.dial(packet.V5).Connect(""); *other.Props.AssignedClientID == *p.AssignedClientID {

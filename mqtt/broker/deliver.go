@@ -39,8 +39,7 @@ type work struct {
 // delivery is a message that is about to be sent.
 type delivery struct {
 	entry
-	idAt int    // where its packet identifier lies in work.buf
-	id   uint16 // once it has one
+	idAt int // where its packet identifier lies in work.buf
 	dup  bool
 	// task is the retain task that the message is sent for, if any.
 	task *retainTask
@@ -74,9 +73,16 @@ func (s *session) hasWorkLocked() bool {
 		return false
 	}
 	s.resend = s.resend && s.win.Unsent()
-	switch {
-	case s.resend:
+	if s.resend {
 		return s.win.CanResend()
+	}
+	return s.shares.dealt() || s.hasOwnLocked()
+}
+
+// hasOwnLocked is hasWorkLocked for messages of the session's own
+// subscriptions.
+func (s *session) hasOwnLocked() bool {
+	switch {
 	case len(s.retained) > 0:
 		return s.retained[0].sub.QoS == 0 || s.win.Free() > 0
 	case s.out.len() > 0:
@@ -183,12 +189,15 @@ func (s *session) step(w *work, inline bool) (stepResult, error) {
 		return s.lastStepLocked(w)
 	}
 	var source func(*work) (int, error)
+	var m *member
 	n := 0
 	switch {
 	case !s.hasWorkLocked():
 		// everything, or what comes first, waits for acknowledgements
 	case s.resend:
 		source = s.takeResends
+	case s.nextDealtLocked(&m):
+		n = s.peekDealtLocked(w, m)
 	case len(s.retained) > 0:
 		source = s.takeRetained
 	case s.out.len() > 0:
@@ -225,6 +234,9 @@ func (s *session) step(w *work, inline bool) (stepResult, error) {
 		}
 		_, err := source(w)
 		return stepWrite, err
+	}
+	if m != nil {
+		return s.sendDealt(w, m, n, inline)
 	}
 	return s.send(w, n, inline)
 }

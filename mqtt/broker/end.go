@@ -49,6 +49,11 @@ func (b *Broker) publishWill(id string, w *storage.Will) error {
 // have appended behind them can be seen only now, so it is routed.
 func (b *Broker) appendEvents(events ...storage.Event) error {
 	_, end, err := b.log.AppendEvents(events...)
+	return b.awaitEvents(end, err)
+}
+
+// awaitEvents is what follows an append of events.
+func (b *Broker) awaitEvents(end storage.Pos, err error) error {
 	if err == nil {
 		err = b.log.Wait(end, b.log.SessionClass())
 	}
@@ -109,7 +114,11 @@ func (s *session) settle(row *storage.SessionRow, r closeReason) error {
 		return nil
 	}
 	if row.Expiry == 0 && row.Will == nil {
-		if err := b.appendEvents(storage.EventEnded(s.id)); err == nil {
+		err := b.groups.end(row)
+		if err == nil {
+			err = b.appendEvents(storage.EventEnded(s.id))
+		}
+		if err == nil {
 			return b.log.DeleteSession(b.stored(row))
 		}
 		// No room to say so: it is stored as one that has expired.
@@ -160,6 +169,9 @@ func (b *Broker) endSession(row *storage.SessionRow) error {
 		if err := b.publishWill(row.ID, row.Will); err != nil {
 			return err
 		}
+	}
+	if err := b.groups.end(row); err != nil {
+		return err
 	}
 	if err := b.appendEvents(storage.EventEnded(row.ID)); err != nil {
 		return err

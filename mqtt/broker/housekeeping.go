@@ -28,6 +28,7 @@ func (b *Broker) housekeeping() {
 		clear(b.sweep)
 		b.checkDue(b.now())
 		b.gate.refresh()
+		b.groups.retry()
 		b.logs.Flush()
 	}
 }

@@ -558,6 +558,7 @@ func (s *session) acknowledged() error {
 	if len(in.puback)+len(in.refused)+len(in.pubrec)+len(in.pubcomp) == 0 {
 		return nil
 	}
+	defer s.madeRoom()
 	s.mu.Lock()
 	for _, id := range in.puback {
 		if s.win.Acknowledged(id, 1) {

@@ -584,10 +584,10 @@ func TestDollarTopics(t *testing.T) { // [MQTT-4.7.2-1]
 }
 
 func TestSubscribeAnswersForEachFilter(t *testing.T) { // [MQTT-3.8.4-6], [MQTT-3.9.3-1]
-	r := start(t, func(c *config.Config) { c.Sessions.MaxSubscriptions = 3; c.Limits.MaxTopicLevels = 8 })
+	r := start(t, func(c *config.Config) { c.Sessions.MaxSubscriptions = 4; c.Limits.MaxTopicLevels = 8 })
 	deep := strings.Repeat("a/", 8) + "a"
-	filters := []string{"a", "a/#/b", "b", "", "$share/g/a", "$share//a", "a+", "a", deep, "c", "d"}
-	codes := []packet.ReasonCode{1, packet.TopicFilterInvalid, 1, packet.TopicFilterInvalid, packet.SharedSubscriptionsNotSupported,
+	filters := []string{"a", "a/#/b", "b", "", "$share/g/z", "$share//a", "a+", "a", deep, "c", "d"}
+	codes := []packet.ReasonCode{1, packet.TopicFilterInvalid, 1, packet.TopicFilterInvalid, 1,
 		packet.TopicFilterInvalid, packet.TopicFilterInvalid, 1, packet.TopicFilterInvalid, 1, packet.QuotaExceeded}
 	for _, v := range versions {
 		c := r.connect(v, "c")

@@ -54,7 +54,11 @@ type target struct {
 type route struct {
 	gen     uint64
 	targets []target
+	groups  []*group
 }
+
+// size counts for memoLimit.
+func (rt *route) size() int { return len(rt.targets) + len(rt.groups) + 1 }
 
 // memoLimit bounds the targets that memos hold together. Beyond it they are
 // all forgotten and made again when needed.
@@ -65,13 +69,17 @@ const memoLimit = 1 << 20
 type router struct {
 	log  *storage.Log
 	trie *topic.Trie[*session, *subscription]
-	gen  uint64
+	// groups are the shared subscriptions with members online.
+	groups *topic.Trie[*group, struct{}]
+	gen    uint64
 	// memo are the topics that hold a route, of this generation or an older
 	// one, and memoSize the targets in them.
 	memo     []*storage.Topic
 	memoSize int
 
-	dirty []*session // have staged entries in this batch
+	// These have staged entries in this batch.
+	dirty       []*session
+	dirtyGroups []*group
 
 	// handed is the position up to which entries are in the outboxes; also
 	// for those who do not hold the view.
@@ -79,7 +87,7 @@ type router struct {
 }
 
 func newRouter(l *storage.Log) *router {
-	r := &router{log: l, trie: topic.NewTrie[*session, *subscription](), gen: 1}
+	r := &router{log: l, trie: topic.NewTrie[*session, *subscription](), groups: topic.NewTrie[*group, struct{}](), gen: 1}
 	r.handed.Store(uint64(l.Routed()))
 	return r
 }
@@ -106,6 +114,12 @@ func (r *router) Route(rec *storage.Record, msg *storage.MessageView, t *storage
 		}
 		x.s.staged = append(x.s.staged, entry{pos: rec.Pos, match: m, qos: min(qos, m.qos)})
 	}
+	for _, g := range rt.groups {
+		if len(g.staged) == 0 {
+			r.dirtyGroups = append(r.dirtyGroups, g)
+		}
+		g.staged = append(g.staged, g.entryOf(rec, msg))
+	}
 }
 
 // resolve asks the trie who wants a topic, and keeps the answer.
@@ -122,13 +136,14 @@ func (r *router) resolve(t *storage.Topic) *route {
 		x := &rt.targets[i]
 		x.addSub(sub)
 	})
+	r.groups.Match(t.Name, func(g *group, _ struct{}) { rt.groups = append(rt.groups, g) })
 	if old, ok := t.Route.(*route); ok {
-		r.memoSize -= len(old.targets) + 1
+		r.memoSize -= old.size()
 	} else {
 		r.memo = append(r.memo, t)
 	}
 	t.Route = rt
-	if r.memoSize += len(rt.targets) + 1; r.memoSize > memoLimit {
+	if r.memoSize += rt.size(); r.memoSize > memoLimit {
 		r.forget()
 	}
 	return rt
@@ -177,7 +192,7 @@ func (r *router) forget() {
 // sessions are woken once the view is free.
 func (r *router) Batch() storage.Flusher {
 	defer r.handed.Store(uint64(r.log.Routed()))
-	if len(r.dirty) == 0 {
+	if len(r.dirty)+len(r.dirtyGroups) == 0 {
 		return nil
 	}
 	w := wakeups.Get().(*wakeup)
@@ -188,6 +203,13 @@ func (r *router) Batch() storage.Flusher {
 		r.dirty[i] = nil
 	}
 	r.dirty = r.dirty[:0]
+	for i, g := range r.dirtyGroups {
+		if g.takeStaged() {
+			w.groups = append(w.groups, g)
+		}
+		r.dirtyGroups[i] = nil
+	}
+	r.dirtyGroups = r.dirtyGroups[:0]
 	return w
 }
 
@@ -195,9 +217,10 @@ func (r *router) Batch() storage.Flusher {
 // cannot go back into a list that belongs to the view.
 var wakeups = sync.Pool{New: func() any { return new(wakeup) }}
 
-// wakeup is the sessions that a batch of messages has given work to.
+// wakeup is the sessions and groups that a batch of messages has given work to.
 type wakeup struct {
 	sessions []*session
+	groups   []*group
 }
 
 // inlineFlushes is how many sessions the goroutine that routed serves itself,
@@ -213,5 +236,10 @@ func (w *wakeup) Flush() {
 		w.sessions[i] = nil
 	}
 	w.sessions = w.sessions[:0]
+	for i, g := range w.groups {
+		g.kick(len(w.groups) <= inlineFlushes)
+		w.groups[i] = nil
+	}
+	w.groups = w.groups[:0]
 	wakeups.Put(w)
 }

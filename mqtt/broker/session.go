@@ -22,6 +22,8 @@ type entry struct {
 	qos   uint8 // of this delivery [MQTT-3.8.4-8]
 	// retained: sent because of a subscription, with the retain flag set.
 	retained bool
+	id       uint16 // the packet identifier, once it has one: in an outbox, if a group has dealt it
+	hash     uint32 // which decides, in a group, whom it belongs to
 }
 
 // mode is where a session's messages come from.
@@ -67,6 +69,7 @@ type session struct {
 	// inbound are QoS 2 messages received and not released.
 	inbound proto.Inbound
 	subs    map[string]*subscription
+	shares  shares
 	// wantsSys: there has been a subscription to $SYS topics. sysNew are those
 	// whose values are yet to be sent.
 	wantsSys atomic.Bool
@@ -180,12 +183,13 @@ func (s *session) rowLocked(routed storage.Pos) *storage.SessionRow {
 		ID: s.id, Version: uint8(s.version), Expiry: s.expiry, Online: true, Will: s.will,
 		SkipQoS0: s.skipQoS0, AsOf: asOf, Next: s.cursorLocked(routed),
 	}
-	for _, sub := range s.subs {
-		row.Subs = append(row.Subs, sub.Sub)
-	}
+	row.Subs = s.subListLocked()
 	s.win.Each(func(id uint16, e proto.Entry) {
+		if e.Unlogged { // the record that says so comes behind AsOf
+			return
+		}
 		row.Inflight = append(row.Inflight, storage.Inflight{
-			ID: id, Pos: storage.Pos(e.Pos), QoS: e.QoS, Retained: e.Retained, Received: e.Received,
+			ID: id, Pos: storage.Pos(e.Pos), QoS: e.QoS, Retained: e.Retained, Received: e.Received, Group: s.shares.group(e.Tag),
 		})
 	})
 	row.Inbound = s.inbound.List()

@@ -1,8 +1,10 @@
 package broker
 
 import (
-	"cairnmq/mqtt/logging"
+	"slices"
 	"strings"
+
+	"cairnmq/mqtt/logging"
 
 	"cairnmq/mqtt/packet"
 	"cairnmq/mqtt/topic"
@@ -75,22 +77,21 @@ func (s *session) replyLimited(p limited) error {
 // checkFilter judges one filter; added are the new ones before it in the same
 // packet, to which it is added.
 func (s *session) checkFilter(x *packet.Subscription, added map[string]bool) packet.ReasonCode {
-	if _, shared, err := topic.ParseShared(x.Filter); shared || err != nil {
-		if err != nil {
-			return packet.TopicFilterInvalid
-		}
-		if x.NoLocal {
-			return packet.ProtocolError
-		}
-		return packet.SharedSubscriptionsNotSupported
+	filter := x.Filter
+	share, shared, err := topic.ParseShared(filter) // [MQTT-4.8.2-1], [MQTT-4.8.2-2]
+	if shared {
+		filter = share.Filter
 	}
-	if topic.ValidateFilter(x.Filter) != nil || strings.Count(x.Filter, "/") >= s.b.cfg.Limits.MaxTopicLevels {
+	if err != nil || topic.ValidateFilter(filter) != nil || strings.Count(filter, "/") >= s.b.cfg.Limits.MaxTopicLevels {
 		return packet.TopicFilterInvalid
+	}
+	if shared && x.NoLocal { // [MQTT-3.8.3-4]
+		return packet.ProtocolError
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.subs[x.Filter] == nil && !added[x.Filter] {
-		if len(s.subs)+len(added) >= s.b.cfg.Sessions.MaxSubscriptions {
+	if s.subs[x.Filter] == nil && s.shares.all[x.Filter] == nil && !added[x.Filter] {
+		if len(s.subs)+len(s.shares.all)+len(added) >= s.b.cfg.Sessions.MaxSubscriptions {
 			return packet.QuotaExceeded
 		}
 		added[x.Filter] = true
@@ -99,6 +100,9 @@ func (s *session) checkFilter(x *packet.Subscription, added map[string]bool) pac
 }
 
 func (s *session) subscribe(subs []storage.Sub) error {
+	if slices.ContainsFunc(subs, func(x storage.Sub) bool { return x.Shared() }) {
+		return s.b.awaitEvents(s.b.groups.subscribe(s, subs))
+	}
 	if s.logged {
 		s.mu.Lock()
 		s.beginAppendLocked()
@@ -150,21 +154,36 @@ func (s *session) handleUnsubscribe(f packet.Frame) error {
 	if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
 		return err
 	}
+	codes := make([]packet.ReasonCode, len(p.Filters))
+	for i, filter := range p.Filters {
+		if s.shares.all[filter] == nil {
+			codes[i] = packet.NoSubscriptionExisted
+		}
+	}
+	if err := s.b.groups.unsubscribe(s, p.Filters); err != nil {
+		return err
+	}
 	if s.logged {
 		s.mu.Lock()
 		s.beginAppendLocked()
 		s.mu.Unlock()
 		defer s.endAppend()
-		if err := s.appendEvent(storage.EventUnsubscribed(s.id, p.Filters)); err != nil {
+		// Those of groups are in the log already; this waits for them, too.
+		own := slices.DeleteFunc(slices.Clone(p.Filters), func(f string) bool { _, shared, _ := topic.ParseShared(f); return shared })
+		var err error
+		if len(own) > 0 {
+			err = s.appendEvent(storage.EventUnsubscribed(s.id, own))
+		} else {
+			err = s.b.awaitEvents(s.b.log.Head(), nil)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	codes := make([]packet.ReasonCode, len(p.Filters))
 	s.b.log.WithView(func(storage.Pos) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i, filter := range p.Filters {
-			codes[i] = packet.NoSubscriptionExisted
 			if sub := s.subs[filter]; sub != nil { // literally equal [MQTT-3.10.4-1]
 				s.dropRetainedLocked(func(t *retainTask) bool { return t.sub == sub })
 				codes[i] = packet.Success

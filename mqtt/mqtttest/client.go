@@ -153,6 +153,20 @@ func (c *Client) Next() packet.Packet {
 	return p
 }
 
+// TryNext is Next for a goroutine that is not the test's: the error says that
+// the connection has ended.
+func (c *Client) TryNext() (packet.Packet, error) {
+	p, _, err := c.next()
+	return p, err
+}
+
+// TrySend is Send in the same way.
+func (c *Client) TrySend(p packet.Packet) error {
+	c.deadline()
+	_, err := c.Conn.Write(p.Append(nil, c.Version))
+	return err
+}
+
 func (c *Client) next() (packet.Packet, []byte, error) {
 	b, err := c.frame()
 	if err != nil {

@@ -6,12 +6,20 @@ const maxID = 65535
 // Pos is where the log has the message; this package only carries it.
 type Pos = uint64
 
+// Tag says where a message comes from, if not from a subscription of the
+// client alone; this package only carries it.
+type Tag = uint16
+
 // Entry is one outbound QoS 1 or 2 message.
 type Entry struct {
 	Pos      Pos
 	QoS      uint8
 	Retained bool // sent with the retain flag because of a subscription
 	Received bool // PUBREC has come: the PUBREL is what is repeated
+	Tag      Tag
+	// Unlogged: the owner has promised the message to this client and has not
+	// yet written that down.
+	Unlogged bool
 	sent     bool // on this connection
 	done     bool
 }
@@ -54,6 +62,22 @@ func (w *Window) Add(pos Pos, qos uint8, retained bool) uint16 {
 	w.inUse++
 	w.open++
 	return id
+}
+
+// AddTagged is Add for a message that is not yet written down: Logged ends
+// that.
+func (w *Window) AddTagged(pos Pos, qos uint8, tag Tag) uint16 {
+	id := w.Add(pos, qos, false)
+	e := w.at(w.tail - 1)
+	e.Tag, e.Unlogged = tag, true
+	return id
+}
+
+// Logged says that the message is written down.
+func (w *Window) Logged(id uint16) {
+	if e := w.find(id); e != nil {
+		e.Unlogged = false
+	}
 }
 
 func (w *Window) push(e Entry) {

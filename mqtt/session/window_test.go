@@ -219,6 +219,29 @@ func TestTheOldestUnacknowledgedIdentifierIsNotUsedAgain(t *testing.T) { // [MQT
 	}
 }
 
+func TestATaggedMessageIsUnloggedUntilItIsLogged(t *testing.T) {
+	var w Window
+	w.SetLimit(10)
+	a, b := w.AddTagged(7, 2, 3), w.Add(8, 1, false)
+	list := func() (out []Entry) {
+		w.Each(func(id uint16, e Entry) { e.sent = false; out = append(out, e) })
+		return out
+	}
+	if got := list(); !slices.Equal(got, []Entry{{Pos: 7, QoS: 2, Tag: 3, Unlogged: true}, {Pos: 8, QoS: 1}}) {
+		t.Fatalf("%+v", got)
+	}
+	w.Logged(a)
+	w.Logged(b + 1) // nothing
+	if got := list(); !slices.Equal(got, []Entry{{Pos: 7, QoS: 2, Tag: 3}, {Pos: 8, QoS: 1}}) {
+		t.Fatalf("%+v", got)
+	}
+	w.Drop(a)
+	w.Logged(a)
+	if w.Len() != 1 || w.Free() != 9 {
+		t.Fatalf("len %d, free %d", w.Len(), w.Free())
+	}
+}
+
 func TestInboundIsASet(t *testing.T) {
 	var s Inbound
 	m := make(map[uint16]bool)
