@@ -18,6 +18,11 @@
 //	             entry of 24 bytes into the outbox of each session that matches
 //	deliver.go   the session's flusher encodes from the mapping and writes
 //
+// A shared subscription (group.go) takes the place of a session up to its
+// outbox; dealing.go then chooses a member for each message (picker.go), gives
+// it a packet identifier there, writes that down, and hands it to the member's
+// flusher (shares.go). groups.go says who is a member.
+//
 // # Goroutines
 //
 // One for each listener, one for each connection, which reads; one for each
@@ -28,8 +33,8 @@
 //
 // # Locks
 //
-// The view of the log (storage.Log.WithView, Sink) comes before session.mu.
-// Nothing is appended and nothing is written to the index under session.mu:
-// the log may have to wait for its keeper, and the keeper asks sessions for
-// their state.
+// groups.mu, the view of the log (storage.Log.WithView, Sink), group.mu and
+// session.mu are taken in this order. Nothing is appended and nothing is
+// written to the index under the last two: the log may have to wait for its
+// keeper, and the keeper asks groups and sessions for their state.
 package broker

@@ -361,7 +361,8 @@ func TestTheLedgerKnowsGroups(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || int(lost)+got != n || lost == 0 {
+	// A segment may be read between the counting and the drop.
+	if missing := uint64(n - got); err != nil || lost < missing || lost > missing+8 || missing == 0 {
 		t.Errorf("%d delivered, %d in the ledger, %d published; %v", got, lost, n, err)
 	}
 }
