@@ -320,8 +320,16 @@ func (s *sources) groupSnapshot() []GroupSource {
 	return out
 }
 
-// groupRows calls fn for every group there is, as it is now.
-func (l *Log) groupRows(fn func(row *GroupRow)) error {
+// Low is the lowest position that the group still needs.
+func (r *GroupRow) Low() Pos {
+	if len(r.Open) > 0 {
+		return min(r.Next, r.Open[0])
+	}
+	return r.Next
+}
+
+// EachGroup calls fn for every group there is, as it is now.
+func (l *Log) EachGroup(fn func(row *GroupRow)) error {
 	seen := make(map[string]bool)
 	for _, src := range l.sources.groupSnapshot() {
 		if row := src.SnapshotGroup(false); row != nil {

@@ -277,7 +277,7 @@ func (l *Log) gaps(seg *segment.Segment, only *ruleState) (gaps []Loss, held *ru
 		return nil
 	})
 	if err == nil {
-		err = l.groupRows(func(row *GroupRow) { c.add(row.asSession()) })
+		err = l.EachGroup(func(row *GroupRow) { c.add(row.asSession()) })
 	}
 	return c.rows(), c.held, err
 }

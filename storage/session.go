@@ -69,9 +69,13 @@ type SessionRow struct {
 	due int64 // the due time in the index, unix ms; 0 if none
 }
 
-// Low is the lowest position that the session still needs.
+// Low is the lowest position that the session still needs: its cursor, if it
+// has a subscription of its own, or what is in flight.
 func (r *SessionRow) Low() Pos {
 	low := r.Next
+	if len(r.Subs) > 0 && !slices.ContainsFunc(r.Subs, func(s Sub) bool { return !s.Shared() }) {
+		low = 1<<64 - 1
+	}
 	for _, f := range r.Inflight {
 		if !f.Received {
 			low = min(low, f.Pos)

@@ -191,6 +191,11 @@ func TestAGroupWaitsForItsMembers(t *testing.T) {
 		p := r.connect(packet.V5, "p")
 		const n = 200
 		publishAll(p, burst("t/x", 0, n, 1)...)
+		lags := map[string]string{} // it is the group that is behind, and not its members
+		r.sysReaders(func(name, text string) { lags[name] = text }, func(string, int64) {})
+		if len(lags) != 1 || !strings.Contains(lags["readers/lag/1"], `{"client":"$share/g/t/#","online":false,`) {
+			t.Errorf("lags %v", lags)
+		}
 		again(r)
 		b, _ := r.resume(packet.V311, "b")
 		for i := range n {

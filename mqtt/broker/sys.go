@@ -287,6 +287,12 @@ func (b *Broker) sysReaders(text func(string, string), number func(string, int64
 	if err != nil {
 		b.brokerLog.Warn("cannot read the sessions for $SYS", "error", err)
 	}
+	err = b.log.EachGroup(func(row *storage.GroupRow) {
+		r.reads(lag{Client: row.Name, Online: row.Online, Position: row.Low()})
+	})
+	if err != nil {
+		b.brokerLog.Warn("cannot read the shared subscriptions for $SYS", "error", err)
+	}
 	number("clients/connected", int64(len(online)))
 	number("clients/disconnected", int64(r.offline))
 	number("clients/total", int64(len(online)+r.offline))
@@ -322,6 +328,12 @@ func (r *readers) add(x lag, subs, inflight int) {
 	if subs == 0 && inflight == 0 {
 		return // reads nothing
 	}
+	r.reads(x)
+}
+
+// reads takes a reader; what is behind a shared subscription is the group's
+// and not its members'.
+func (r *readers) reads(x lag) {
 	r.count++
 	if x.Position >= r.committed {
 		return
@@ -350,7 +362,7 @@ func (s *session) progress() (low storage.Pos, subs, inflight int) {
 			low = min(low, storage.Pos(e.Pos))
 		}
 	})
-	return low, len(s.subs), inflight
+	return low, len(s.subs) + len(s.shares.all), inflight
 }
 
 // heapBytes is what the heap takes, which does not stop the world to find out.
