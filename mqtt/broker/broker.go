@@ -296,8 +296,12 @@ func (b *Broker) Close() error {
 		_ = s.ln.Close()
 	}
 	b.accepting.Wait()
+	code := packet.ServerShuttingDown
+	if b.cfg.Redirect.Shutdown {
+		code = packet.UseAnotherServer
+	}
 	for _, s := range b.clients.shut() {
-		s.end(closeReason{code: packet.ServerShuttingDown, text: "the server is shutting down"})
+		s.end(closeReason{code: code, text: "the server is shutting down"})
 	}
 	for _, s := range b.servers {
 		s.closeWaiting()

@@ -5,11 +5,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"cairnmq/mqtt/config"
 	"cairnmq/mqtt/logging"
 	"cairnmq/mqtt/packet"
 	proto "cairnmq/mqtt/session"
+	"cairnmq/mqtt/topic"
 	"cairnmq/storage"
 )
 
@@ -24,6 +27,9 @@ func (b *Broker) serve(c *conn, server *server) (parked bool) {
 		log = log.With("identity", c.who.Identity)
 	}
 	p, err := b.awaitConnect(c)
+	if err == nil {
+		err = b.redirect()
+	}
 	var w who
 	if err == nil {
 		w, err = b.authenticate(c, p, server)
@@ -106,6 +112,9 @@ func (b *Broker) checkConnect(p *packet.Connect) error {
 		return &packet.Error{Code: packet.ClientIdentifierNotValid, Reason: fmt.Sprintf("client identifier of %d bytes is longer than %d", len(p.ClientID), b.cfg.Sessions.MaxClientID), Cite: "MQTT-3.1.3-8"}
 	}
 	if w := p.Will; w != nil {
+		if f := w.Props.PayloadFormat; f != nil && !b.formatHolds(*f, w.Payload) {
+			return &packet.Error{Code: packet.PayloadFormatInvalid, Reason: "the will's payload is not the text that its format indicator says"}
+		}
 		if code := b.refusal([]byte(w.Topic)); code != 0 {
 			return &packet.Error{Code: code, Reason: fmt.Sprintf("nobody may publish to the will's topic %q", w.Topic)}
 		}
@@ -134,10 +143,31 @@ func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
 	if p.Version == packet.V5 && wantsProblem(p) {
 		ack.Props.ReasonString = &e.Reason
 	}
+	ack.Props.ServerReference = b.reference(e.Code)
 	if out, ok := ack.AppendLimited(nil, p.Version, clientLimit(p)); ok { // [MQTT-3.2.2-19]
 		_ = c.write(out, farewellTime)
 		c.hangUp()
 	}
+}
+
+// redirect refuses every client while the configuration sends them elsewhere.
+func (b *Broker) redirect() error {
+	switch b.cfg.Redirect.Connect {
+	case config.UseAnotherServer:
+		return &packet.Error{Code: packet.UseAnotherServer, Reason: "clients are served elsewhere for now"}
+	case config.ServerMoved:
+		return &packet.Error{Code: packet.ServerMoved, Reason: "the server has moved"}
+	}
+	return nil
+}
+
+// reference is where a client is to go that gets this reason code.
+func (b *Broker) reference(code packet.ReasonCode) *string {
+	to := b.cfg.Redirect.Server
+	if to == "" || code != packet.UseAnotherServer && code != packet.ServerMoved {
+		return nil
+	}
+	return &to
 }
 
 // clientLimit is the largest packet that the client takes.
@@ -248,6 +278,9 @@ func (b *Broker) newSession(c *conn, p *packet.Connect, server *server, log logg
 		}
 		limit = min(limit, b.cfg.Sessions.MaxInflight)
 		s.maxPacket = clientLimit(p)
+		if m := p.Props.TopicAliasMaximum; m != nil {
+			s.outAliases = newOutAliases(min(int(*m), b.cfg.Limits.MaxTopicAliasOut))
+		}
 	case !p.CleanStart:
 		s.expiry = b.capExpiry(storage.Never) // [MQTT311-3.1.2-4]
 	}
@@ -347,6 +380,20 @@ func (b *Broker) subscribeRow(s *session, row *storage.SessionRow) {
 	})
 }
 
+// responseInfo is the beginning of the topics on which the client should ask
+// for answers. A name that has no place in a topic gets none.
+func (s *session) responseInfo() *string {
+	pattern := s.b.cfg.Sessions.ResponseInformation
+	if pattern == "" {
+		return nil
+	}
+	info := strings.NewReplacer("%c", s.id, "%u", s.who.user).Replace(pattern)
+	if topic.ValidateName([]byte(info)) != nil {
+		return nil
+	}
+	return &info
+}
+
 // connack is the answer to an accepted CONNECT, nil if the client's limit does
 // not let it through.
 func (s *session) connack(p *packet.Connect, assigned bool) []byte {
@@ -356,6 +403,9 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 		x := &ack.Props
 		if assigned {
 			x.AssignedClientID = &s.id
+		}
+		if r := p.Props.RequestResponseInfo; r != nil && *r { // [MQTT-3.1.2-28]
+			x.ResponseInfo = s.responseInfo()
 		}
 		if s.who.method != nil { // [MQTT-4.12.0-5], and no method without [MQTT-4.12.0-6]
 			x.AuthMethod, x.AuthData = p.Props.AuthMethod, s.who.data

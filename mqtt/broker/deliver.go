@@ -355,6 +355,9 @@ func (s *session) encode(w *work, x *delivery, inline, more bool) bool {
 		return false
 	}
 	w.sent++
+	if s.outAliases != nil {
+		s.outAliases.apply(&w.d, s.limit())
+	}
 	w.buf, x.idAt = w.d.AppendHead(w.buf, s.version)
 	if large && !inline {
 		w.large = w.d.Payload

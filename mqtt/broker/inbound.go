@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"cairnmq/mqtt/logging"
 	"cairnmq/mqtt/packet"
@@ -191,6 +192,9 @@ func (s *session) handlePublish(f packet.Frame) error {
 	}
 	in.publishes++
 	refusal := s.b.refusal(p.Topic)
+	if refusal == 0 && p.HasPayloadFormat && !s.b.formatHolds(p.PayloadFormat, p.Payload) {
+		refusal = packet.PayloadFormatInvalid
+	}
 	if refusal != 0 {
 		in.dropped++
 	}
@@ -310,6 +314,12 @@ func (s *session) resolveAlias(p *packet.Publish) error {
 }
 
 var slash = []byte{'/'}
+
+// formatHolds reports whether a payload is what its format indicator says, if
+// that is to be looked at.
+func (b *Broker) formatHolds(format byte, payload []byte) bool {
+	return format == 0 || !b.cfg.Limits.CheckPayloadFormat || utf8.Valid(payload)
+}
 
 // refusal is the reason why nobody may publish to a topic, or zero.
 func (b *Broker) refusal(name []byte) packet.ReasonCode {

@@ -103,11 +103,12 @@ type session struct {
 	final *storage.SessionRow
 
 	// the flusher's
-	reader  storage.Reader
-	sel     selection
-	losses  *lossCount // nil as long as there are none
-	scratch []storage.Inflight
-	event   []byte
+	outAliases *outAliases // nil: none
+	reader     storage.Reader
+	sel        selection
+	losses     *lossCount // nil as long as there are none
+	scratch    []storage.Inflight
+	event      []byte
 
 	reason closeReason // set once, by whoever ends the connection
 	done   chan struct{}
@@ -335,6 +336,7 @@ func (s *session) end(r closeReason) {
 		if s.problem && r.text != "" {
 			d.Props.ReasonString = &r.text // [MQTT-3.14.2-3] below
 		}
+		d.Props.ServerReference = s.b.reference(r.code)
 		if b, ok := d.AppendLimited(nil, s.version, s.limit()); ok {
 			s.ctrl = append(s.ctrl, b...)
 			s.b.stats.packetsOut.Add(1)

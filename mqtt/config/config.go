@@ -23,6 +23,7 @@ type Config struct {
 	Limits     Limits
 	Auth       Auth
 	Sys        Sys
+	Redirect   Redirect
 	Servers    []Server // in the order of the file
 }
 
@@ -100,6 +101,8 @@ type Sessions struct {
 	QueueQoS0        bool
 	MaxSubscriptions int
 	MaxClientID      int // in bytes
+	// ResponseInformation has %c for the client and %u for the user; empty: none.
+	ResponseInformation string
 }
 
 // Strategy says which member of a shared subscription gets a message.
@@ -148,6 +151,9 @@ type Limits struct {
 	MaxKeepAlive   Duration // 0: whatever the client asks for
 	WriteTimeout   Duration // 0: none
 	MaxTopicAlias  int
+	// MaxTopicAliasOut are those that the broker uses.
+	MaxTopicAliasOut   int
+	CheckPayloadFormat bool
 }
 
 // Anonymous says what becomes of clients that do not say who they are.
@@ -170,6 +176,22 @@ type Auth struct {
 type Sys struct {
 	Interval Duration // 0: no $SYS topics
 	Readers  int      // those that are furthest behind and get a topic
+}
+
+// RedirectCode is the reason for which clients are sent elsewhere.
+type RedirectCode string
+
+// The reasons: for a time, and for good. An empty one does not send them.
+const (
+	UseAnotherServer RedirectCode = "use-another-server"
+	ServerMoved      RedirectCode = "server-moved"
+)
+
+// Redirect is the [redirect] table.
+type Redirect struct {
+	Server   string // the server reference of MQTT 5
+	Connect  RedirectCode
+	Shutdown bool
 }
 
 // ServerType is the transport that a server listens on.
@@ -281,6 +303,8 @@ func Default() *Config {
 			MaxTopicLevels: 128,
 			ConnectTimeout: Duration(10 * time.Second),
 			MaxTopicAlias:  64,
+
+			MaxTopicAliasOut: 32,
 		},
 		Sys:     Sys{Interval: Duration(10 * time.Second), Readers: 10},
 		Servers: []Server{newServer("main")},

@@ -268,6 +268,11 @@ var sections = []section{
 				count(1, maxCount),
 			setting("max_client_id", func(s *Sessions) any { return &s.MaxClientID },
 				"The longest client identifier, in bytes. MQTT grants every client 23.").count(23, 65_535),
+			setting("response_information", func(s *Sessions) any { return &s.ResponseInformation },
+				"What MQTT 5 clients get that ask for response information: the beginning of the topics on which they should want\n"+
+					"their answers, as in \"reply/%c\". %c is the client identifier, %u the user. A client whose name would make a\n"+
+					"wildcard of it gets none.").
+				must(checkTopicPattern).orEmpty("nobody gets any"),
 		},
 		elements: func(c *Config) []any { return []any{&c.Sessions} },
 	},
@@ -330,6 +335,12 @@ var sections = []section{
 				time(second/10, Duration(time.Hour)).orZero("no limit"),
 			setting("max_topic_alias", func(s *Limits) any { return &s.MaxTopicAlias },
 				"Topic aliases that an MQTT 5 client may set up.").count(0, 65_535),
+			setting("max_topic_alias_out", func(s *Limits) any { return &s.MaxTopicAliasOut },
+				"Topic aliases that the broker uses towards an MQTT 5 client, if it takes any: a topic that comes often is sent as\n"+
+					"three bytes. Each takes the memory of a topic while the client is connected.").count(0, 65_535),
+			setting("check_payload_format", func(s *Limits) any { return &s.CheckPayloadFormat },
+				"Whether a payload whose format indicator (MQTT 5) says that it is text is refused if it is not UTF-8, with reason\n"+
+					"0x99, payload format invalid. With QoS 0, which has no answer, it is dropped."),
 		},
 		elements: func(c *Config) []any { return []any{&c.Limits} },
 	},
@@ -364,6 +375,22 @@ var sections = []section{
 				"How many of the sessions that are furthest behind have a topic that says how far.").count(0, 1000),
 		},
 		elements: func(c *Config) []any { return []any{&c.Sys} },
+	},
+	{
+		name: "redirect",
+		text: "Sends clients to another server, for maintenance or for good. MQTT 5 clients are told where; older ones are refused\n" +
+			"as by a server that is not available.",
+		keys: []key{
+			setting("server", func(s *Redirect) any { return &s.Server },
+				"The server reference: a host, host:port, or several with spaces between them. Everybody who connects can see it.").
+				orEmpty("clients are not told"),
+			oneOf(setting("connect", func(s *Redirect) any { return &s.Connect },
+				"Refuses everybody who connects: use-another-server (0x9C) for a time, server-moved (0x9D) for good."),
+				UseAnotherServer, ServerMoved).orEmpty("nobody is refused"),
+			setting("shutdown", func(s *Redirect) any { return &s.Shutdown },
+				"Whether clients are told to use the other server (0x9C) when this one shuts down, in place of 0x8B."),
+		},
+		elements: func(c *Config) []any { return []any{&c.Redirect} },
 	},
 	{
 		name: "servers",

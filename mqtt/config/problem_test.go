@@ -110,6 +110,9 @@ c.toml:6:1: shared.rules[1].strategy: unknown value "stick" ("round-robin", "ran
 	"[servers.a]\ntype = \"tls\"\ntls = {cert = \"x\", key = \"y\", client_auth = \"require\", min_version = \"1.1\"}\n": "c.toml:3:1: servers.a.tls.client_ca: is missing: client_auth = \"require\" needs the authorities to trust\n" +
 		`c.toml:3:56: servers.a.tls.min_version: unknown value "1.1" ("1.2", "1.3"); did you mean 1.2?`,
 	"[servers.a]\nproxy_protocol = true\n":                                     "c.toml:2:1: servers.a.proxy_protocol: needs trusted_proxies, the addresses of the proxies: anybody else could claim to be anybody",
+	"[redirect]\nshutdown = true\n":                                            "c.toml:2:1: redirect.shutdown: needs redirect.server: clients would not know where to go",
+	"[redirect]\nconnect = \"moved\"\n":                                        `c.toml:2:1: redirect.connect: unknown value "moved" ("use-another-server", "server-moved"; "" = nobody is refused)`,
+	"[sessions]\nresponse_information = \"a/#\"\n":                             `c.toml:2:1: sessions.response_information: "a/#" cannot begin a topic: it has a wildcard, begins with $ or is longer than 1024 bytes`,
 	"[auth]\nanonymous = \"refuse\"\n":                                         "c.toml:2:1: auth.anonymous: refuses everybody who comes to servers.main: there is no auth.password_file, and no certificate names a client",
 	"[servers.a]\nanonymous = \"refuse\"\n":                                    "c.toml:2:1: servers.a.anonymous: refuses everybody who comes to servers.a: there is no auth.password_file, and no certificate names a client",
 	"[servers.a]\ntrusted_proxies = [\"10.0.0.1\"]\n":                          "c.toml:2:1: servers.a.trusted_proxies: has no effect without proxy_protocol",

@@ -30,7 +30,15 @@ func (c *Config) check(r *report) {
 	c.checkPacketsFit(r)
 	c.checkRules(r)
 	c.checkAuth(r)
+	c.checkRedirect(r)
 	c.checkServers(r)
+}
+
+// checkRedirect refuses what would leave clients without a place to go.
+func (c *Config) checkRedirect(r *report) {
+	if c.Redirect.Shutdown && c.Redirect.Server == "" {
+		r.add("redirect.shutdown", "needs redirect.server: clients would not know where to go")
+	}
 }
 
 // checkAuth refuses what would let nobody in.
@@ -143,6 +151,14 @@ func checkFilter(f string) error {
 func checkShareName(name string) error {
 	if strings.ContainsAny(name, "/+#") {
 		return fmt.Errorf("%q is not the name of a group: it has no /, + or #", name)
+	}
+	return nil
+}
+
+// checkTopicPattern is for what becomes the beginning of a topic.
+func checkTopicPattern(s string) error {
+	if strings.ContainsAny(s, "#+") || s[0] == '$' || len(s) > 1024 {
+		return fmt.Errorf(`%q cannot begin a topic: it has a wildcard, begins with $ or is longer than 1024 bytes`, s)
 	}
 	return nil
 }
