@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Recovery is what reading a segment file after an unknown end has found.
@@ -29,7 +30,8 @@ const blankRun = 1 << 20
 // ends before it. visit, if not nil, sees every sound record.
 func Recover(path string, data []byte, from int64, visit func(Record) error) (Recovery, error) {
 	var r Recovery
-	h, err := DecodeFileHead(data)
+	var h FileHead
+	err := Try(data, func() (err error) { h, err = DecodeFileHead(data); return err })
 	if err != nil {
 		return r, fmt.Errorf("%s: %w", path, err)
 	}
@@ -38,9 +40,9 @@ func Recover(path string, data []byte, from int64, visit func(Record) error) (Re
 	r.End = int64(off)
 	for {
 		rec := Record{Pos: h.Base + Pos(off)}
-		next, err := decodeRecord(data, off, h.Salt, true, &rec)
+		next, err := tryRecord(data, off, h.Salt, true, &rec)
 		if err != nil {
-			at, ok := resync(data, off, h.Salt, blankRun)
+			at, ok := tryResync(data, off, h.Salt, blankRun)
 			if !ok {
 				r.Torn = tornBytes(data, off, err)
 				return r, nil
@@ -88,7 +90,7 @@ var zeroPage [4096]byte
 // tornBytes measures what lies behind the end: zero when the space was never
 // written.
 func tornBytes(data []byte, off int, err error) int64 {
-	if errors.Is(err, errEnd) {
+	if errors.Is(err, errEnd) || errors.Is(err, syscall.EIO) {
 		return 0
 	}
 	length := int64(binary.LittleEndian.Uint32(data[off:]))

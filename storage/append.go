@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"cairnmq/segment"
@@ -22,6 +23,7 @@ const reserveForEvents = 16 << 10
 // strongest class among the messages: both go to Wait before anything is
 // acknowledged.
 func (l *Log) AppendMessages(msgs []Message) (end Pos, class Class, err error) {
+	defer l.faulted(debug.SetPanicOnFault(true), &err)
 	h := l.now()
 	h.Kind = KindMessage
 	l.seq.Lock()
@@ -101,6 +103,7 @@ func (l *Log) AppendEvents(events ...Event) (pos, end Pos, err error) {
 }
 
 func (l *Log) appendEvents(who caller, events ...Event) (pos, end Pos, err error) {
+	defer l.faulted(debug.SetPanicOnFault(true), &err)
 	h := l.now()
 	l.seq.Lock()
 	defer l.seq.Unlock()
@@ -125,7 +128,8 @@ func (l *Log) appendEvents(who caller, events ...Event) (pos, end Pos, err error
 
 // appendCarry appends a retained message again with its old clock, so that
 // its expiry goes on counting. The keeper calls it.
-func (l *Log) appendCarry(rec *Record) (Pos, error) {
+func (l *Log) appendCarry(rec *Record) (_ Pos, err error) {
+	defer l.faulted(debug.SetPanicOnFault(true), &err)
 	h := rec.Head
 	body := rec.Body
 	orig := rec.Pos
@@ -148,6 +152,27 @@ func (l *Log) appendCarry(rec *Record) (Pos, error) {
 	copy(b[8:], body)
 	l.commitLocked(n, &h, *l.o.DefaultClass)
 	return l.publishLocked(), nil
+}
+
+// faulted ends an append. A page of the active segment that cannot be written
+// to, because the disk cannot deliver it or the file was cut by somebody, is a
+// failure of the log and not the sudden end of the process. It runs when seq is
+// not held any more.
+func (l *Log) faulted(before bool, err *error) {
+	debug.SetPanicOnFault(before)
+	caught := recover()
+	if caught == nil {
+		return
+	}
+	f, ok := caught.(interface {
+		error
+		Addr() uintptr
+	})
+	if !ok {
+		panic(caught)
+	}
+	l.fail(fmt.Errorf("append to the active segment: %w", f))
+	*err = fmt.Errorf("%w: %w", ErrFailed, f)
 }
 
 func (l *Log) usableLocked() error {

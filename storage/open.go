@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"cairnmq/index"
@@ -217,7 +218,7 @@ func (r *recovery) foreign() error {
 		if err != nil {
 			continue
 		}
-		h, err := segment.DecodeFileHead(m.Bytes())
+		h, err := readHead(m.Bytes())
 		_ = m.Unmap()
 		if err != nil {
 			continue
@@ -345,6 +346,12 @@ func (r *recovery) notUsed(path string, limit Pos) {
 	r.limit = max(r.limit, limit)
 }
 
+// readHead reads the header of a mapped file.
+func readHead(data []byte) (h segment.FileHead, err error) {
+	err = segment.Try(data, func() (err error) { h, err = segment.DecodeFileHead(data); return err })
+	return h, err
+}
+
 // examine looks into a segment file; last says that none comes behind it.
 func (r *recovery) examine(f segment.FileInfo, base Pos, last bool) error {
 	l := r.l
@@ -367,9 +374,9 @@ func (r *recovery) examine(f segment.FileInfo, base Pos, last bool) error {
 	}
 	defer func() { _ = m.Unmap() }()
 	data := m.Bytes()
-	h, err := segment.DecodeFileHead(data)
+	h, err := readHead(data)
 	switch {
-	case err != nil && last && segment.Unused(data):
+	case err != nil && last && !errors.Is(err, syscall.EIO) && segment.Unused(data):
 		r.notUsed(path, base+Pos(len(data)))
 		return nil
 	case errors.Is(err, segment.ErrNewer):
@@ -387,7 +394,10 @@ func (r *recovery) examine(f segment.FileInfo, base Pos, last bool) error {
 	r.limit = h.Base + Pos(h.Size)
 	r.boot = h.Boot
 	if tail := len(data) - segment.SealLen; tail >= segment.FileHeadLen {
-		if seal, ok := segment.ReadSeal(data[tail:], h.Salt); ok && seal.End == int64(tail) {
+		var seal segment.Seal
+		ok := false
+		err := segment.Try(data, func() error { seal, ok = segment.ReadSeal(data[tail:], h.Salt); return nil })
+		if err == nil && ok && seal.End == int64(tail) {
 			l.set.AddSealed(path, h, seal.End)
 			r.sealedBase = append(r.sealedBase, base)
 			return nil
