@@ -3,7 +3,7 @@
 GO        ?= go
 FUZZTIME  ?= 10s
 # For make test; -race on a machine whose Go can do it.
-TESTFLAGS ?= -timeout 20m
+TESTFLAGS ?= -timeout 20m -pgo=off
 # For make figures: 10 GB of backlog need about 12 GB of disk.
 FIGURES   ?= -backlog 1GB,10GB
 
@@ -15,13 +15,13 @@ PLATFORMS   := linux/amd64 linux/arm64 linux/arm darwin/arm64 windows/amd64
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test vet lint layers fuzz cross demo bench bench-build bench-peers bench-scaling bench-small bench-smoke figures docs clean
+.PHONY: help build run test vet lint layers fuzz cross demo bench bench-build bench-peers bench-scaling bench-small bench-smoke figures profile docs clean
 
 help: # print this list
 	@sed -nE 's/^([a-z-]+):[^#]*# (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 build: # the broker, one static program: bin/cairnmq
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/cairnmq ./cmd/cairnmq
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o bin/cairnmq ./cmd/cairnmq
 
 run: build # run the broker with its built-in configuration: 127.0.0.1:1883, data in ./data
 	bin/cairnmq serve
@@ -70,7 +70,7 @@ fuzz: # every fuzz target for FUZZTIME (10s)
 cross: # build for the other platforms, and look for mistakes that only 32 bits show
 	@bad=; for p in $(PLATFORMS); do \
 		echo "== $$p"; \
-		GOOS=$${p%/*} GOARCH=$${p#*/} GOARM=7 CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/... || bad="$$bad $$p"; \
+		GOOS=$${p%/*} GOARCH=$${p#*/} GOARM=7 CGO_ENABLED=0 $(GO) build -pgo=off -o /dev/null ./cmd/... || bad="$$bad $$p"; \
 	done; [ -z "$$bad" ] || { echo "cross: does not build:$$bad"; exit 1; }
 	@echo "== linux/arm: vet, alignment of 64-bit atomics"
 	@GOOS=linux GOARCH=arm GOARM=7 CGO_ENABLED=0 $(GO) vet ./...
@@ -118,6 +118,19 @@ bench-smoke: build # every scenario for a moment, only to see that all are clean
 
 figures: build # restart time, memory and the price of offline sessions (takes minutes and disk)
 	$(GO) run ./bench/cmd/figures $(FIGURES) bin/cairnmq
+
+# The compiler goes by cmd/cairnmq/default.pgo, which shows what the broker does
+# under load.
+profile: # take that profile anew, and build with it
+	@set -e; dir=$$(mktemp -d); trap "rm -rf $$dir" EXIT; \
+	CGO_ENABLED=0 $(GO) build -pgo=off -trimpath -o $$dir/cairnmq ./cmd/cairnmq; \
+	CAIRNMQ_DEBUG_PPROF=127.0.0.1:18861 $$dir/cairnmq serve --data $$dir/data --listen 127.0.0.1:18862 --log-level warn & broker=$$!; \
+	trap "kill $$broker; rm -rf $$dir" EXIT; sleep 1; \
+	PPROF_TMPDIR=$$dir $(GO) tool pprof -proto -seconds 30 -output $$dir/default.pgo http://127.0.0.1:18861/debug/pprof/profile & taken=$$!; \
+	for q in "1 publish10 pairs10 fanin10 fanout10 store" "0 pairs10 fanin10 fanout10" "2 fanin10"; do \
+		$$dir/cairnmq bench --address 127.0.0.1:18862 --qos $$q; \
+	done; wait $$taken; mv $$dir/default.pgo cmd/cairnmq/default.pgo
+	$(MAKE) build
 
 docs: # write docs/configuration.md anew from the table of keys
 	$(GO) generate ./mqtt/config

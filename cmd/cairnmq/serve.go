@@ -54,6 +54,11 @@ func serve(c *cli.Context) error {
 	for _, w := range cfg.Warnings() {
 		logs.For(logging.Broker).Warn(w)
 	}
+	stop, err := serveProfiles(cfg.Debug.Pprof, logs)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return broker.Run(c.Context, cfg, logs)
 }
 

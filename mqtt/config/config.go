@@ -24,6 +24,7 @@ type Config struct {
 	Auth       Auth
 	Sys        Sys
 	Redirect   Redirect
+	Debug      Debug
 	Servers    []Server // in the order of the file
 }
 
@@ -192,6 +193,11 @@ type Redirect struct {
 	Server   string // the server reference of MQTT 5
 	Connect  RedirectCode
 	Shutdown bool
+}
+
+// Debug is the [debug] table.
+type Debug struct {
+	Pprof string // address; empty: no profiles
 }
 
 // ServerType is the transport that a server listens on.

@@ -393,6 +393,17 @@ var sections = []section{
 		elements: func(c *Config) []any { return []any{&c.Redirect} },
 	},
 	{
+		name: "debug",
+		text: "For those who look into the broker itself.",
+		keys: []key{
+			setting("pprof", func(s *Debug) any { return &s.Pprof },
+				"Host and port, as in \"127.0.0.1:6060\", where Go's profiles are served over HTTP, below /debug/pprof/.\n"+
+					"There is no password: whoever reaches the address can slow the broker down. Empty: nowhere.").
+				must(checkHostPort),
+		},
+		elements: func(c *Config) []any { return []any{&c.Debug} },
+	},
+	{
 		name: "servers",
 		form: named,
 		text: "One table for each address to listen on, under a name of lower case letters, digits, - and _.\n" +

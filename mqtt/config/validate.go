@@ -274,9 +274,13 @@ func (s Server) checkAddress() error {
 		}
 		return nil
 	}
-	host, port, err := net.SplitHostPort(s.Listen)
+	return checkHostPort(s.Listen)
+}
+
+func checkHostPort(address string) error {
+	host, port, err := net.SplitHostPort(address)
 	if err != nil || strings.ContainsAny(host, "/ ") {
-		return fmt.Errorf(`%q is not host:port; write for example "127.0.0.1:1883"`, s.Listen)
+		return fmt.Errorf(`%q is not host:port; write for example "127.0.0.1:1883"`, address)
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("%q is not a port (0 to 65535)", port)

@@ -55,6 +55,9 @@ func (c *Config) warnings(room Size, roomKnown bool) []string {
 				i, rule.Filter, rule.MaxBytes, c.Storage.MaxBytes)
 		}
 	}
+	if p := c.Debug.Pprof; p != "" && !isLoopback(p) {
+		warn("debug.pprof is on %s: everybody who reaches it can look into the broker and slow it down.", p)
+	}
 	if roomKnown && c.Storage.MaxBytes > room {
 		warn("storage.max_bytes is %v, but the disk of %s has room for %.1f GiB only: when it is full, publishing fails.",
 			c.Storage.MaxBytes, c.Storage.Dir, float64(room)/float64(GiB))
