@@ -16,14 +16,18 @@ func TestLiveDeliveryAllocatesNothing(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	for qos := range byte(2) {
-		for _, kept := range []bool{false, true} {
+		for _, how := range []struct {
+			kept   bool
+			filter string
+		}{{false, "a/+"}, {true, "a/+"}, {false, "$share/g/a/+"}, {true, "$share/g/a/+"}} {
+			kept := how.kept
 			r := start(t, func(c *config.Config) { c.Storage.SegmentSize = 64 * config.MiB }) // one is enough
 			var o []mqtttest.Option
 			if kept {
 				o = persistent(packet.V5)
 			}
 			s := r.connect(packet.V5, "s", o...)
-			s.Subscribe(qos, "a/+")
+			s.Subscribe(qos, how.filter)
 			p := r.connect(packet.V5, "p")
 			const burst, rounds = 100, 1000
 			var out, acks, in []byte
@@ -59,9 +63,9 @@ func TestLiveDeliveryAllocatesNothing(t *testing.T) {
 			}
 			runtime.ReadMemStats(&after)
 			each := float64(after.Mallocs-before.Mallocs) / (burst * rounds)
-			t.Logf("qos %d, persistent %v: %.4f allocations per message", qos, kept, each)
+			t.Logf("qos %d, persistent %v, %s: %.4f allocations per message", qos, kept, how.filter, each)
 			if each >= 0.01 {
-				t.Errorf("qos %d, persistent %v: %.4f allocations per message", qos, kept, each)
+				t.Errorf("qos %d, persistent %v, %s: %.4f allocations per message", qos, kept, how.filter, each)
 			}
 			r.close()
 		}

@@ -54,7 +54,7 @@ func TestReplayingTheLogYieldsTheSession(t *testing.T) {
 			c, _ := r.resume(packet.V5, "c", will("w", delay(100)))
 			var open []*packet.Publish // to the client
 			inbound := make(map[uint16]bool)
-			filters := []string{"a", "b", "a/+", "#", "b/#"}
+			filters := []string{"a", "b", "a/+", "#", "b/#", replayedGroup, replayedGroup}
 			take := func() { // what has come
 				for range 2 {
 					c.Send(&packet.Pingreq{})
@@ -126,6 +126,13 @@ func TestReplayingTheLogYieldsTheSession(t *testing.T) {
 			s.mu.Lock()
 			pending := slices.Clone(s.acks) // collected, not yet worth a record
 			s.mu.Unlock()
+			r.groups.mu.Lock()
+			group := r.groups.live[replayedGroup]
+			r.groups.mu.Unlock()
+			if group != nil { // nothing is being dealt
+				group.acquire()
+				defer group.release()
+			}
 			live, _ := s.Snapshot(false)
 			dir := t.TempDir()
 			copyTree(t, r.cfg.Storage.Dir, dir)
@@ -155,7 +162,26 @@ func TestReplayingTheLogYieldsTheSession(t *testing.T) {
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("replayed %+v\nlive     %+v", got, want)
 			}
+			sameGroup(t, l, group)
 		})
+	}
+}
+
+const replayedGroup = "$share/g/#"
+
+// sameGroup compares the row of the replayed log with what was in memory.
+func sameGroup(t *testing.T, l *storage.Log, live *group) {
+	t.Helper()
+	got, ok, err := l.LoadGroup(replayedGroup)
+	if err != nil || ok != (live != nil) {
+		t.Fatalf("group: %v, %v; live %v", ok, err, live != nil)
+	}
+	if live == nil {
+		return
+	}
+	want := live.SnapshotGroup(false)
+	if got.Next > want.Next || !slices.Equal(got.Members, want.Members) || !slices.Equal(got.Open, want.Open) {
+		t.Errorf("replayed %+v\nlive     %+v", got, want)
 	}
 }
 
