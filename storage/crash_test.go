@@ -244,6 +244,8 @@ func (w *world) script(steps int) {
 			w.subscription(i)
 		case i%22 == 10:
 			w.outbound(i%44 == 10)
+		case i%22 == 16:
+			w.groupStep(i)
 		case i%29 == 12:
 			w.visit(i)
 		case i%58 == 31:
@@ -289,6 +291,9 @@ func (w *world) restart(clean bool) {
 }
 
 func (w *world) reconnect() {
+	if w.group != nil {
+		w.log.AttachGroup(crashGroup, w.group)
+	}
 	w.connect("sub", "gone")
 	w.connect("pub", "")
 	w.connect("away", "")
@@ -300,6 +305,7 @@ func (w *world) start() {
 	w.cursor = w.log.Head()
 	w.mu.Unlock()
 	w.reconnect()
+	w.startGroup()
 	w.event("away", func(s *state) { s.subs["m/#"] = 1 }, EventSubscribed("away", []Sub{{Filter: "m/#", QoS: 1}}))
 	w.publish("m/always/once", "carried for ever", Message{Retain: true})
 	w.publish("m/once", "carried for ever", Message{Retain: true})
@@ -459,6 +465,9 @@ func (w *world) goBack(c *cutCheck) {
 			delete(w.clients, id)
 		}
 	}
+	if w.group != nil {
+		w.group.now, w.group.after, w.group.pending = c.group[0], c.group[1], false
+	}
 	w.head, w.mixed, w.ledger = c.head, c.mixed, c.past
 	w.log, w.taken, w.endAt = nil, nil, 0
 }
@@ -476,6 +485,7 @@ func (w *world) carryOn(c *cutCheck, seen map[int]Pos) {
 			m.lost = true
 		}
 	}
+	w.group.find(c)
 	for id, x := range w.clients {
 		row, _, err := c.log.LoadSession(id)
 		if err != nil {
@@ -512,6 +522,7 @@ func (w *world) anything(i int) {
 	case 9:
 		w.checkpoint()
 	case 10:
+		w.groupStep(r.IntN(3))
 		if r.IntN(10) == 0 {
 			w.restart(r.IntN(2) == 0)
 		}

@@ -133,6 +133,7 @@ type world struct {
 	mu      sync.Mutex
 	msgs    []told
 	clients map[string]*client
+	group   *crew
 	cursor  Pos
 	created []Pos // bases of all segments
 	dropped map[Pos]bool
@@ -307,6 +308,7 @@ func (w *world) remainsLocked(where string, n int, v remains, seed uint64) *cutC
 	for id, c := range w.clients {
 		clients[id] = [2]state{c.now.clone(), c.after.clone()}
 	}
+	group := w.group.states()
 	// In this order: what happens meanwhile on other goroutines was not there
 	// when the head was read, and may be there when it is checked.
 	head := w.head
@@ -315,7 +317,7 @@ func (w *world) remainsLocked(where string, n int, v remains, seed uint64) *cutC
 	}
 	c := &cutCheck{
 		t: w.t, where: fmt.Sprintf("cut %d before %s, %s, index %v", n, where, modeNames[v.mode], v.index),
-		disk: w.disk.Cut(v.mode, seed), promised: slices.Clone(w.msgs), clients: clients,
+		disk: w.disk.Cut(v.mode, seed), promised: slices.Clone(w.msgs), clients: clients, group: group,
 		dropped: maps.Clone(w.dropped), created: slices.Sorted(slices.Values(w.created)), head: head, past: slices.Clone(w.ledger),
 		mixed: w.mixed || v.mode == segmenttest.Mixed, index: v.index && !w.rebuilt, killed: v.mode == segmenttest.Kept,
 		again: long || n%4 == 0, world: w, rng: rand.New(rand.NewPCG(seed, 2)),
@@ -335,6 +337,7 @@ type cutCheck struct {
 	disk     *storagetest.Disk
 	promised []told
 	clients  map[string][2]state
+	group    [2]groupState
 	dropped  map[Pos]bool
 	created  []Pos
 	head     Pos
@@ -472,6 +475,7 @@ func (c *cutCheck) check() (seen map[int]Pos) {
 	seen = c.messages()
 	c.retained(seen)
 	c.sessions()
+	c.groups()
 	c.ledger(seen)
 	return seen
 }
