@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -109,8 +110,8 @@ func (l *lab) phasesOf(s load.Scenario, p *player, apart bool) (map[string]load.
 		return nil
 	})
 	var order []string
-	for _, name := range []string{string(s.Kind), "publish", "drain", "set", "deliver", load.Restarted, "connect", "idle"} {
-		if _, ok := found[name]; ok && (len(order) == 0 || order[0] != name) {
+	for _, name := range []string{"connect", string(s.Kind), "publish", load.Restarted, "drain", "drain1", "set", "deliver"} {
+		if _, ok := found[name]; ok && !slices.Contains(order, name) {
 			order = append(order, name)
 		}
 	}
