@@ -32,6 +32,7 @@ func Quick() []Scenario {
 		{"fanout20", func(*Scenario) {}},
 		{"publish10", func(*Scenario) {}},
 		{"rtt", func(*Scenario) {}},
+		{"shared4", func(*Scenario) {}},
 		{"topics2000", func(*Scenario) {}},
 		{"subs2000", func(*Scenario) {}},
 		{"store2", func(*Scenario) {}},
