@@ -64,6 +64,7 @@ next_connection_delay_ms = 0
 
 const natsConf = `server_name: bench
 listen: "127.0.0.1:-1"
+max_payload: 8388608
 mqtt { listen: "127.0.0.1:{port}", max_ack_pending: 20000 }
 `
 

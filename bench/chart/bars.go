@@ -32,8 +32,8 @@ type Bars struct {
 
 // Measures of the picture, in pixels.
 const (
-	width     = 860
-	left      = 210 // where the bars begin
+	width     = 900
+	left      = 262 // where the bars begin
 	right     = 110 // room for the number behind the longest
 	top       = 92  // title and legend
 	barHeight = 13

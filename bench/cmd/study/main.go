@@ -37,6 +37,7 @@ type lab struct {
 	players  *regexp.Regexp
 	output   io.Writer
 	progress io.Writer
+	others   []float64 // ms per second that other programs took, by phase
 }
 
 func study(args []string, output, progress io.Writer) error {

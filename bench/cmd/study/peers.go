@@ -21,7 +21,9 @@ type run struct {
 	Row    string // label of the first row that its scenario serves
 	Player string
 	Round  int
-	Result load.Result
+	// Conditions say where and when it was.
+	Conditions string
+	Result     load.Result
 }
 
 // peers runs every scenario against everybody whom it concerns, round by
@@ -100,7 +102,7 @@ func (l *lab) play(rows []row, players []*player, runs []run) ([]run, error) {
 				if !slices.Contains(r.players, p.name) || done[key(r.label, p.name, round)] {
 					continue
 				}
-				one := run{Row: r.label, Player: p.name, Round: round, Result: l.once(&r, p)}
+				one := run{Row: r.label, Player: p.name, Round: round, Conditions: l.conditions(), Result: l.once(&r, p)}
 				fmt.Fprintf(l.progress, "round %d: %s", round, one.Result.String())
 				runs = append(runs, one)
 				if err := json.NewEncoder(f).Encode(one); err != nil {
@@ -146,15 +148,15 @@ func of(rows []row, i int, player string, runs []run) []run {
 
 // faultsOfOurs is the error if CairnMQ did anything wrong.
 func faultsOfOurs(players []*player, runs []run) error {
-	var failed []error
+	var faults []error
 	for _, p := range players {
 		for _, r := range runs {
 			if p.ours && r.Player == p.name && r.Result.Failed() {
-				failed = append(failed, fmt.Errorf("%s, %s, round %d: %s (%v)", r.Row, p.name, r.Round, r.Result.Error, r.Result.Faults))
+				faults = append(faults, fmt.Errorf("%s, %s, round %d: %s (%v)", r.Row, p.name, r.Round, r.Result.Error, r.Result.Faults))
 			}
 		}
 	}
-	return errors.Join(failed...)
+	return errors.Join(faults...)
 }
 
 // cell is the median of a phase over the runs of a player, or what went wrong.
@@ -162,18 +164,21 @@ type cell struct {
 	phase load.Phase
 	runs  int
 	wrong string // in a few words; empty if there are figures
+	why   string // the whole error, where the words say little
 }
 
 func cellOf(r *row, runs []run) cell {
 	var good []load.Phase
-	wrong, skipped := "", ""
+	wrong, skipped, why := "", "", ""
 	for _, one := range runs {
 		if one.Result.Skipped != "" {
 			skipped = "not here"
 			continue
 		}
 		if one.Result.Failed() {
-			wrong = inWords(&one.Result)
+			if wrong = inWords(&one.Result); wrong == failed {
+				why = one.Result.Error
+			}
 			continue
 		}
 		for _, p := range one.Result.Phases {
@@ -183,7 +188,7 @@ func cellOf(r *row, runs []run) cell {
 		}
 	}
 	if len(good) == 0 || wrong != "" {
-		return cell{wrong: strings.TrimSpace(wrong + skipped)}
+		return cell{wrong: strings.TrimSpace(wrong + skipped), why: why}
 	}
 	return cell{phase: medians(good), runs: len(good)}
 }
@@ -209,10 +214,13 @@ func inWords(r *load.Result) string {
 		}
 	}
 	if len(words) == 0 {
-		return "failed"
+		return failed
 	}
 	return strings.Join(words, ", ")
 }
+
+// failed is the word for what has no other.
+const failed = "failed"
 
 // medians returns the median of every figure.
 func medians(phases []load.Phase) load.Phase {

@@ -14,7 +14,11 @@ import (
 // peersText is the part of the page about all brokers.
 func (l *lab) peersText(rows []row, players []*player, runs []run) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s.\n", l.conditions())
+	where := l.conditions()
+	if len(runs) > 0 {
+		where = runs[len(runs)-1].Conditions
+	}
+	fmt.Fprintf(&b, "%s.\n", where)
 	var versions []string
 	for _, p := range players {
 		if p.version != "" && p.name != always && p.name != classOS && p.name != natsAlways {
@@ -43,18 +47,20 @@ func medianWords(runs []run) string {
 			others = append(others, p.OtherMs)
 		}
 	}
-	text := roundWords(rounds)
-	if busy := median(others); busy > 100 {
-		text += fmt.Sprintf(" **The machine was busy: other programs took %.1f of its cores meanwhile (median), so rates and latencies are too bad, for everybody.**", busy/1000)
-	}
-	return text
+	return roundWords(rounds, others)
 }
 
-func roundWords(rounds int) string {
+// roundWords says the same of any study, from what everything but broker and
+// generator took in each phase, in ms per second.
+func roundWords(rounds int, others []float64) string {
+	text := fmt.Sprintf("Medians of %d rounds.", rounds)
 	if rounds == 1 {
-		return "One round."
+		text = "One round."
 	}
-	return fmt.Sprintf("Medians of %d rounds.", rounds)
+	if busy := median(others); busy > 100 {
+		text += fmt.Sprintf(" **The machine was busy: other programs took %.1f of its cores meanwhile (median), so all rates and latencies are too bad.**", busy/1000)
+	}
+	return text
 }
 
 // section is one table: rows[at:end] by the players that have a cell in it.
@@ -70,6 +76,7 @@ func section(rows []row, at, end int, players []*player, runs []run) string {
 		head = append(head, p.name)
 	}
 	var t table
+	var notes []string
 	t.head(append(head, "goal", "met")...)
 	for i := at; i < end; i++ {
 		r := &rows[i]
@@ -80,22 +87,32 @@ func section(rows []row, at, end int, players []*player, runs []run) string {
 			if found := of(rows, i, p.name, runs); len(found) > 0 {
 				c = cellOf(r, found)
 				text = r.words(c)
+				if c.why != "" {
+					notes = append(notes, fmt.Sprintf("- %s, %s: %s\n", r.label, p.name, c.why))
+				}
 				if p.name == interval || p.name == always && !slices.Contains(r.players, interval) {
 					met = verdict(r, c)
+					if base := slices.IndexFunc(rows, func(o row) bool { return o.label == r.against }); r.metBy != nil && base >= 0 {
+						met = yesOrNo(c.wrong == "" && r.metBy(cellOf(&rows[base], of(rows, base, p.name, runs)).phase, c.phase))
+					}
 				}
 			}
 			cells = append(cells, text)
 		}
 		t.row(append(cells, r.goal, met)...)
 	}
-	return fmt.Sprintf("### %s\n\n%s\n\n%s\n", rows[at].section, cellWords(rows[at:end]), t.b.String())
+	return fmt.Sprintf("### %s\n\n%s\n\n%s\n", rows[at].section, cellWords(rows[at:end]), t.b.String()+"\n"+strings.Join(notes, ""))
 }
 
 func verdict(r *row, c cell) string {
-	switch {
-	case r.met == nil:
+	if r.met == nil {
 		return ""
-	case c.wrong == "" && r.met(c.phase):
+	}
+	return yesOrNo(c.wrong == "" && r.met(c.phase))
+}
+
+func yesOrNo(yes bool) string {
+	if yes {
 		return "yes"
 	}
 	return "no"

@@ -59,8 +59,8 @@ func (l *lab) allPlayers() ([]*player, error) {
 		{nats, "#c0489a", natsServer, plain, plain, "--version"},
 		{natsAlways, "#e39bc9", natsServer, "{program} -c {nats-always.conf}", "{program} -c {nats-always.conf}", "--version"},
 		{rumqttd, "#c0392b", filepath.Join(peers, "rumqttd"), plain, plain, "--version"},
-		{floor, "#8c959f", floorProgram, plain, plain, ""},
-		{floorAndLog, "#57606a", floorProgram, "{program} -listen 127.0.0.1:{port} -log {dir}/log", plain, ""},
+		{floor, "#adb5bd", floorProgram, plain, plain, ""},
+		{floorAndLog, "#768390", floorProgram, "{program} -listen 127.0.0.1:{port} -log {dir}/log", plain, ""},
 	} {
 		if !l.players.MatchString(p.name) {
 			continue

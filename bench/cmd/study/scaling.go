@@ -21,7 +21,6 @@ func (l *lab) scaling() error {
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; CairnMQ %s, class `interval`, QoS 1, 256 bytes where nothing else is said. %s\n\n", l.conditions(), p.version, roundWords(l.rounds))
 	if l.only.MatchString("cores") {
 		text, err := l.cores(p)
 		if err != nil {
@@ -39,7 +38,8 @@ func (l *lab) scaling() error {
 		}
 		b.WriteString(text)
 	}
-	return l.publish("scaling", b.String())
+	head := fmt.Sprintf("%s; CairnMQ %s, class `interval`, QoS 1, 256 bytes where nothing else is said. %s\n\n", l.conditions(), p.version, roundWords(l.rounds, l.others))
+	return l.publish("scaling", head+b.String())
 }
 
 // cairn is CairnMQ run by a command of its own.

@@ -63,6 +63,7 @@ func (l *lab) points(s *series, p *player, each func(x float64, phases map[strin
 			}
 			for _, phase := range r.Phases {
 				byName[phase.Name] = append(byName[phase.Name], phase)
+				l.others = append(l.others, phase.OtherMs)
 			}
 		}
 		phases := make(map[string]load.Phase)

@@ -25,7 +25,6 @@ func (l *lab) small() error {
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s; CairnMQ %s. %s\n\n", l.conditions(), p.version, roundWords(l.rounds))
 	for _, part := range []struct {
 		name string
 		text func(*player) (string, error)
@@ -39,7 +38,8 @@ func (l *lab) small() error {
 		}
 		b.WriteString(text)
 	}
-	return l.publish("small", b.String())
+	head := fmt.Sprintf("%s; CairnMQ %s. %s\n\n", l.conditions(), p.version, roundWords(l.rounds, l.others))
+	return l.publish("small", head+b.String())
 }
 
 func (l *lab) smallFigures(p *player) (string, error) {
