@@ -3,6 +3,7 @@
 package load
 
 import (
+	"context"
 	"os"
 	"time"
 
@@ -14,9 +15,9 @@ const stopLimit = 30 * time.Second
 
 // RunFresh does a scenario to a broker that is started for it, with an empty
 // data directory below dir (the temporary directory if that is ""), and stopped
-// afterwards. The error is of the broker's start or of the directory; output is
+// afterwards, also when ctx ends. The error is of the broker's start or of the directory; output is
 // what the broker printed if the run has failed.
-func RunFresh(s Scenario, spec broker.Spec, dir string) (r Result, output string, err error) {
+func RunFresh(ctx context.Context, s Scenario, spec broker.Spec, dir string) (r Result, output string, err error) {
 	if err := raiseFileLimit(s.files()); err != nil {
 		r = Result{Scenario: s.String(), Broker: spec.Name}
 		r.fail(err)
@@ -35,6 +36,7 @@ func RunFresh(s Scenario, spec broker.Spec, dir string) (r Result, output string
 		return r, "", err
 	}
 	target := TargetOf(p)
+	target.Stop = ctx.Done()
 	target.Restart = func() (Target, time.Duration, error) {
 		p.Kill()
 		next, took, err := Start(spec, dir, port)
@@ -42,7 +44,9 @@ func RunFresh(s Scenario, spec broker.Spec, dir string) (r Result, output string
 			return Target{}, 0, err
 		}
 		p = next
-		return TargetOf(p), took, nil
+		again := TargetOf(p)
+		again.Stop = ctx.Done()
+		return again, took, nil
 	}
 	r = Run(s, target)
 	if r.Failed() {

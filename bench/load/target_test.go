@@ -4,6 +4,7 @@ package load
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net/http/httptest"
@@ -111,7 +112,7 @@ func TestKillFindsLoss(t *testing.T) {
 	if err := s.SetName("kill100"); err != nil {
 		t.Fatal(err)
 	}
-	r, _, err := RunFresh(s, spec, t.TempDir())
+	r, _, err := RunFresh(t.Context(), s, spec, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +121,26 @@ func TestKillFindsLoss(t *testing.T) {
 	}
 	if r := Run(s, startMosquitto(t)); !strings.Contains(r.Error, "started here") {
 		t.Errorf("a broker that is not ours to kill: %q", r.Error)
+	}
+}
+
+// TestInterrupted wants a run that is told to stop to end, and its broker too.
+func TestInterrupted(t *testing.T) {
+	spec := mosquittoSpec(t)
+	s := Default()
+	s.Measure = time.Hour
+	if err := s.SetName("pair"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := t.TempDir()
+	r, _, err := RunFresh(ctx, s, spec, dir)
+	if err != nil || !strings.Contains(r.Error, "interrupted") {
+		t.Errorf("%q, %v", r.Error, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
 	}
 }
 

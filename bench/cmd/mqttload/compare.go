@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,13 +16,16 @@ import (
 // compare runs every scenario against every broker, round by round. The order
 // of the brokers is shuffled in each round, so that what else the machine does
 // hits all of them alike.
-func compare(o *options, scenarios []load.Scenario, report func(load.Result), progress io.Writer) ([]load.Result, error) {
+func compare(ctx context.Context, o *options, scenarios []load.Scenario, report func(load.Result), progress io.Writer) ([]load.Result, error) {
 	order := rand.New(rand.NewPCG(o.seed, 0))
 	var results []load.Result
 	for _, s := range scenarios {
 		for round := range o.rounds {
 			for _, i := range order.Perm(len(o.brokers)) {
-				r, output, err := load.RunFresh(s, o.brokers[i], o.dir)
+				r, output, err := load.RunFresh(ctx, s, o.brokers[i], o.dir)
+				if err == nil {
+					err = ctx.Err()
+				}
 				if err != nil {
 					return nil, err
 				}

@@ -3,12 +3,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"cairnmq/bench/broker"
 	"cairnmq/bench/load"
@@ -99,7 +102,9 @@ func measure(args []string, out, progress io.Writer) (bool, error) {
 	if len(o.brokers) == 0 {
 		return runOne(&o, scenarios, report)
 	}
-	results, err := compare(&o, scenarios, report, progress)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	results, err := compare(ctx, &o, scenarios, report, progress)
 	if err != nil {
 		return false, err
 	}

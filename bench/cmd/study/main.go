@@ -3,13 +3,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"cairnmq/bench/load"
@@ -24,10 +27,11 @@ func main() {
 
 // lab is what all parts of a study share.
 type lab struct {
-	bin      string // directory of the programs
-	dir      string // for data directories
-	page     string // to write into; empty for none
-	out      string // lines of JSON
+	ctx      context.Context // ends when the study is interrupted
+	bin      string          // directory of the programs
+	dir      string          // for data directories
+	page     string          // to write into; empty for none
+	out      string          // lines of JSON
 	resume   bool
 	render   bool
 	rounds   int
@@ -45,7 +49,9 @@ func study(args []string, output, progress io.Writer) error {
 	if len(args) == 0 || parts[args[0]] == nil {
 		return errors.New("want peers, scaling, small or smoke")
 	}
-	l := lab{output: output, progress: progress}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	l := lab{ctx: ctx, output: output, progress: progress}
 	flags := flag.NewFlagSet("study "+args[0], flag.ContinueOnError)
 	flags.StringVar(&l.bin, "bin", "bin", "directory with cairnmq, floor and peers/")
 	flags.StringVar(&l.dir, "dir", "", "where to make the data directories (default: the temporary directory)")

@@ -103,6 +103,9 @@ func (l *lab) play(rows []row, players []*player, runs []run) ([]run, error) {
 					continue
 				}
 				one := run{Row: r.label, Player: p.name, Round: round, Conditions: l.conditions(), Result: l.once(&r, p)}
+				if err := l.ctx.Err(); err != nil {
+					return nil, fmt.Errorf("%w; go on with -resume", err)
+				}
 				fmt.Fprintf(l.progress, "round %d: %s", round, one.Result.String())
 				runs = append(runs, one)
 				if err := json.NewEncoder(f).Encode(one); err != nil {
@@ -120,7 +123,7 @@ func (l *lab) once(r *row, p *player) load.Result {
 	if r.stored {
 		spec = p.stored
 	}
-	result, output, err := load.RunFresh(r.scenario, spec, l.dir)
+	result, output, err := load.RunFresh(l.ctx, r.scenario, spec, l.dir)
 	if err != nil {
 		result = load.Result{Scenario: r.scenario.String(), Broker: p.name, Error: err.Error()}
 	}

@@ -50,7 +50,7 @@ func (l *lab) points(s *series, p *player, each func(x float64, phases map[strin
 		scenario := s.make(x)
 		byName := make(map[string][]load.Phase)
 		for round := range l.rounds {
-			r, output, err := load.RunFresh(scenario, p.live, l.dir)
+			r, output, err := load.RunFresh(l.ctx, scenario, p.live, l.dir)
 			if err != nil {
 				return err
 			}

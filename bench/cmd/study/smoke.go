@@ -26,7 +26,7 @@ func (l *lab) smoke() error {
 			if p.name == always && s.Kind != load.Kill && s.Kind != load.Pairs {
 				continue // a class is no other code for the rest
 			}
-			r, output, err := load.RunFresh(s, p.live, l.dir)
+			r, output, err := load.RunFresh(l.ctx, s, p.live, l.dir)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.String(), err)
 			}
