@@ -30,6 +30,9 @@ const (
 	damagedSub  = "damaged"
 )
 
+// rowFormat is the version of the rows that storage keeps in the index.
+const rowFormat = 1
+
 var errNotExist = fs.ErrNotExist
 
 func (l *Log) segmentDir() string { return filepath.Join(l.dir, segmentsSub) }
@@ -183,6 +186,9 @@ func (r *recovery) openIndex() error {
 		r.setIndexAside(err)
 		open()
 	}
+	if err == nil && r.meta.Format > rowFormat {
+		return fmt.Errorf("%w: its rows are of format %d, this program reads up to %d: %s", index.ErrNewer, r.meta.Format, rowFormat, l.indexDir())
+	}
 	if err == nil && r.meta.LogID != [16]byte{} {
 		if why := r.foreign(); why != nil {
 			if err := l.index.Close(); err != nil {
@@ -280,7 +286,7 @@ func (r *recovery) findSegments() error {
 	}
 	if !known {
 		r.rebuild = r.rebuild || r.limit != 0
-		r.meta = index.Meta{Format: 1, LogID: l.id}
+		r.meta = index.Meta{Format: rowFormat, LogID: l.id}
 	}
 	return nil
 }

@@ -283,7 +283,7 @@ func (p *replayer) finish(r *recovery) error {
 	}
 	putRetained(p.b, p.retained)
 	clear(p.retained)
-	p.b.SetMeta(index.Meta{Format: 1, LogID: l.id, Checkpoint: uint64(r.end)})
+	p.b.SetMeta(index.Meta{Format: rowFormat, LogID: l.id, Checkpoint: uint64(r.end)})
 	// After a kill the replayed records may be in the kernel only, and the
 	// index must not know more than the disk.
 	for i := range r.open {

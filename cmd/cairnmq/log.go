@@ -19,7 +19,7 @@ func logCommand() *cli.Command {
 		Description: "DIR is a data directory, a directory with segment files, or one segment file.\n" +
 			"Without DIR it is storage.dir of the configuration given with -c, or ./data.\n" +
 			"Nothing is locked and nothing is written.\n\n" + exitHelp,
-		Subcommands: []*cli.Command{logListCommand(), logCatCommand(), logLossesCommand()},
+		Subcommands: []*cli.Command{logListCommand(), logCatCommand(), logLossesCommand(), logVerifyCommand()},
 	}
 }
 

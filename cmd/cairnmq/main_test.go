@@ -437,6 +437,26 @@ func TestCopyWithoutIndex(t *testing.T) {
 	ok(t, "log", "ls", "--scan", copied)
 }
 
+func TestLogVerify(t *testing.T) {
+	dir := bigLog(t, 1000)
+	if got := ok(t, "log", "verify", dir); !strings.Contains(got, "verdict  sound") || !strings.Contains(got, "index    verified") {
+		t.Error(got)
+	}
+	var v storage.Verified
+	if err := json.Unmarshal([]byte(ok(t, "log", "verify", "--json", dir)), &v); err != nil || v.Messages != 1000 || len(v.Problems) != 0 {
+		t.Errorf("%v, %+v", err, v)
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "log", "*.seg"))
+	patch(t, files[0], 10_000, []byte{0xee})
+	r := run(t, "log", "verify", dir)
+	if r.code != exitDamage || !strings.Contains(r.out, "PROBLEM  "+filepath.Base(files[0])) || !strings.Contains(r.err, "problems found: 1") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.err)
+	}
+	if r := run(t, "log", "verify", t.TempDir()); r.code != exitNoLog {
+		t.Errorf("exit code %d for a directory without a log", r.code)
+	}
+}
+
 func TestDamage(t *testing.T) {
 	for _, row := range []struct {
 		name string
