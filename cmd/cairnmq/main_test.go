@@ -572,7 +572,7 @@ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _cairnmq_complete; echo "${COMPREPLY[
 	for _, row := range []struct{ line, want string }{
 		{"lo", "log"},
 		{"log c", "cat"},
-		{"log ", "ls cat losses help h"},
+		{"log ", "ls cat losses verify help h"},
 		{"log cat --fo", "--follow --format"},
 		{"log cat --format j", "json"},
 		{"log cat --kind del", "delivered"},
