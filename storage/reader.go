@@ -66,7 +66,8 @@ func (r *Reader) GetInto(pos Pos, rec *Record) error {
 }
 
 // Next reads the record at pos or, when that position was dropped or lies in
-// an unused range, the first one behind it. next is where to go on. ErrEnd
+// an unused range, the first one behind it. A position inside a record, as the
+// cursors of sessions are, means behind that record. next is where to go on. ErrEnd
 // means that nothing is committed there yet. A *segment.Damage says where
 // reading can go on.
 func (r *Reader) Next(pos Pos) (rec Record, next Pos, err error) {
@@ -89,6 +90,12 @@ func (r *Reader) NextInto(pos Pos, rec *Record) (next Pos, err error) {
 				continue
 			}
 		}
+		if pos%segment.Align != 0 {
+			if pos, err = r.behind(pos); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		next, err = r.seg.Read(pos, r.sealed || pos < r.l.recoveredEnd, rec)
 		if err == nil {
 			r.low, r.high = min(r.low, pos), max(r.high, next)
@@ -100,6 +107,15 @@ func (r *Reader) NextInto(pos Pos, rec *Record) (next Pos, err error) {
 		// Committed lies behind the end of this segment, so there is more.
 		pos = r.seg.Limit()
 	}
+}
+
+// behind is the position behind the record that begins at or just before pos.
+// A cursor is one more than the position of the last message that was handed
+// out: where that one ends, whoever moved the cursor need not know.
+func (r *Reader) behind(pos Pos) (Pos, error) {
+	at := pos &^ (segment.Align - 1)
+	_, next, err := r.seg.At(at, r.sealed || at < r.l.recoveredEnd)
+	return next, err
 }
 
 func (r *Reader) pin(pos Pos) error {

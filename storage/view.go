@@ -209,6 +209,31 @@ func (l *Log) WithView(fn func(pos Pos)) {
 	l.Advance()
 }
 
+// RouteUpTo returns when every record before pos has been routed. If the sync
+// of a record holds them back, it waits for that.
+func (l *Log) RouteUpTo(pos Pos) error {
+	if l.Committed() < pos {
+		if err := l.syncer.wait(l, pos); err != nil {
+			return err
+		}
+	}
+	v := &l.view
+	for Pos(v.routed.Load()) < pos {
+		v.routing.Lock()
+		v.Lock()
+		f, moved := l.step()
+		v.Unlock()
+		v.routing.Unlock()
+		if f != nil {
+			f.Flush()
+		}
+		if !moved {
+			return l.Err() // somebody else has routed it, or the log was closed
+		}
+	}
+	return nil
+}
+
 // stepLocked reads up to stepRecords committed records.
 func (l *Log) stepLocked() {
 	v := &l.view
