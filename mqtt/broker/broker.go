@@ -84,12 +84,17 @@ func Open(cfg *config.Config, logs *logging.Root) (*Broker, error) {
 	return open(cfg, logs, time.Now)
 }
 
-func open(cfg *config.Config, logs *logging.Root, clock func() time.Time) (*Broker, error) {
+// open is Open with what tests put in the place of the machine's clock and
+// disk.
+func open(cfg *config.Config, logs *logging.Root, clock func() time.Time, machine ...func(*storage.Options)) (*Broker, error) {
 	o, err := storageOptions(cfg, logs)
 	if err != nil {
 		return nil, err
 	}
 	o.Now = clock
+	for _, edit := range machine {
+		edit(&o)
+	}
 	g, err := openGate(cfg, logs, clock)
 	if err != nil {
 		return nil, err

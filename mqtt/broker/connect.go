@@ -308,6 +308,8 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 				return nil, err
 			}
 			ok = false
+		} else if err := b.dueWill(row, b.now()); err != nil { // only one that still waits is cancelled [MQTT-3.1.3-9]
+			return nil, err
 		}
 	}
 	if !ok {

@@ -195,13 +195,17 @@ func (b *Broker) dueSession(id string, now time.Time) error {
 		b.stats.expired.Add(1)
 		return b.endSession(row)
 	}
-	at, ok := row.Due()
-	if !ok || now.Before(at) || row.Will == nil {
+	return b.dueWill(row, now)
+}
+
+// dueWill publishes the will of a stored session if its time has come.
+func (b *Broker) dueWill(row *storage.SessionRow, now time.Time) error {
+	if at, ok := row.Due(); !ok || now.Before(at) || row.Will == nil {
 		return nil
 	}
 	b.beginEnding(row)
-	defer b.log.DetachSession(id)
-	if err := b.publishWill(id, row.Will); err != nil {
+	defer b.log.DetachSession(row.ID)
+	if err := b.publishWill(row.ID, row.Will); err != nil {
 		return err
 	}
 	row.Will = nil

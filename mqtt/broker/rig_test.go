@@ -27,6 +27,8 @@ type rig struct {
 	cfg  *config.Config
 	log  *mqtttest.Lines
 	skew atomic.Int64 // how far the test has moved the clock
+	// machine, if set, puts another disk in the place of the real one.
+	machine func(*storage.Options)
 }
 
 // start opens a broker.
@@ -50,7 +52,11 @@ func start(t testing.TB, edit ...func(*config.Config)) *rig {
 func (r *rig) open() {
 	r.t.Helper()
 	logs := logging.New(r.log, logging.Options{Level: r.cfg.Log.Level.Slog(), PerSecond: -1})
-	b, err := open(r.cfg, logs, func() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) })
+	machine := r.machine
+	if machine == nil {
+		machine = func(*storage.Options) {}
+	}
+	b, err := open(r.cfg, logs, func() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) }, machine)
 	if err != nil {
 		r.t.Fatalf("open: %v", err)
 	}

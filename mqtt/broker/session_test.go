@@ -366,6 +366,33 @@ func TestAWillIsPublishedOnceAfterAKill(t *testing.T) { // [MQTT-3.1.2-10]
 	}
 }
 
+// Found by killing the broker under load: a client that came back before the
+// housekeeper had looked cancelled a will that was due already.
+func TestAWillThatIsDueIsNotCancelledByAQuickReturn(t *testing.T) { // [MQTT-3.1.2-8], [MQTT-3.1.3-9]
+	for name, delay := range map[string]uint32{"at once": 0, "over": 5, "waiting": 3600} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t)
+			watch, _ := r.resume(packet.V5, "watch")
+			watch.Subscribe(1, "will")
+			r.resume(packet.V5, "a", will("a"), func(p *packet.Connect) { p.Will.Props.WillDelay = &delay })
+			r.kill()
+			r.skew.Add(int64(10 * time.Second)) // the housekeeper does not know yet
+			a, present := r.resume(packet.V5, "a")
+			if !present {
+				t.Fatal("the session is gone")
+			}
+			watch, _ = r.resume(packet.V5, "watch")
+			if delay < 10 {
+				watch.Receive("will", "a", 1)
+			}
+			a.Ping()
+			watch.ExpectNothing()
+			r.pass(2 * time.Hour)
+			watch.ExpectNothing()
+		})
+	}
+}
+
 // Found by reading: the index kept the time at which a session would have been
 // due, and the housekeeper asked for it every second from then on.
 func TestASessionThatIsBackIsNotDueAnyMore(t *testing.T) {

@@ -100,7 +100,13 @@ func (s *session) checkFilter(x *packet.Subscription, added map[string]bool) pac
 }
 
 func (s *session) subscribe(subs []storage.Sub) error {
+	// What was acknowledged to anybody before is not new to this subscription:
+	// of it only what is retained is sent.
+	before := s.b.log.Head()
 	if slices.ContainsFunc(subs, func(x storage.Sub) bool { return x.Shared() }) {
+		if err := s.b.log.RouteUpTo(before); err != nil {
+			return err
+		}
 		return s.b.awaitEvents(s.b.groups.subscribe(s, subs))
 	}
 	if s.logged {
@@ -111,6 +117,9 @@ func (s *session) subscribe(subs []storage.Sub) error {
 		if err := s.appendEvent(storage.EventSubscribed(s.id, subs)); err != nil {
 			return err
 		}
+	}
+	if err := s.b.log.RouteUpTo(before); err != nil {
+		return err
 	}
 	s.b.log.WithView(func(pos storage.Pos) {
 		s.mu.Lock()
