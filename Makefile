@@ -4,6 +4,8 @@ GO        ?= go
 FUZZTIME  ?= 10s
 # For make test; -race on a machine whose Go can do it.
 TESTFLAGS ?= -timeout 20m -pgo=off
+# For make torture: about half a second each.
+CYCLES    ?= 500
 # For make figures: 10 GB of backlog need about 12 GB of disk.
 FIGURES   ?= -backlog 1GB,10GB
 
@@ -15,7 +17,7 @@ PLATFORMS   := linux/amd64 linux/arm64 linux/arm darwin/arm64 windows/amd64
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test vet lint layers fuzz cross demo bench bench-build bench-peers bench-scaling bench-small bench-smoke figures profile docs clean
+.PHONY: help build run test vet lint layers fuzz cross demo torture bench bench-build bench-peers bench-scaling bench-small bench-smoke figures profile docs clean
 
 help: # print this list
 	@sed -nE 's/^([a-z-]+):[^#]*# (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -79,6 +81,9 @@ cross: # build for the other platforms, and look for mistakes that only 32 bits 
 
 demo: build # 26,277 readings through a SIGKILL: acknowledged means kept (needs mosquitto-clients)
 	$(GO) run ./bench/cmd/demo bin/cairnmq $(READINGS)
+
+torture: build # SIGKILL under load, again and again: nothing acknowledged may be lost (make torture CYCLES=500)
+	$(GO) run ./bench/cmd/torture -cycles $(CYCLES) bin/cairnmq
 
 bench: # the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -8,6 +8,7 @@
 //	chart          draws figures as SVG
 //	cmd/mqttload   one scenario against one broker, or several side by side
 //	cmd/study      all tables and charts of docs/benchmarks.md
+//	cmd/torture    kills the broker under load, and counts what was lost
 //	cmd/figures    restart time, idle memory and the price of offline sessions
 //	cmd/floor      a bound: the least a Go program can do with the same traffic
 //	cmd/demo       readings through a SIGKILL

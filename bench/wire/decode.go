@@ -80,6 +80,15 @@ func decodeBody(first byte, body []byte, v Version, p *Packet) error {
 		}
 	case TypeConnack:
 		return decodeConnack(body, v, p)
+	case TypeUnsuback:
+		if len(body) < 2 {
+			return short(p.Type, body)
+		}
+		p.ID = binary.BigEndian.Uint16(body)
+		p.Code = 0
+		if v == V5 { // behind the properties; none of ours is refused
+			p.Code = body[len(body)-1]
+		}
 	case TypeSuback:
 		return decodeSuback(body, v, p)
 	case TypeDisconnect:

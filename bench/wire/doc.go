@@ -1,7 +1,7 @@
 // Package wire encodes and decodes the MQTT 3.1.1 and 5 packets a load
-// generator needs: CONNECT, SUBSCRIBE, PUBLISH, the four acknowledgements and
-// DISCONNECT to send; CONNACK, SUBACK, PUBLISH and the acknowledgements to
-// receive.
+// generator and the torture program need: CONNECT, SUBSCRIBE, UNSUBSCRIBE,
+// PUBLISH, the four acknowledgements and DISCONNECT to send; CONNACK, SUBACK,
+// UNSUBACK, PUBLISH and the acknowledgements to receive.
 //
 // It works on byte slices and allocates nothing while decoding: the topic and
 // payload of a decoded packet point into the bytes it was decoded from, and

@@ -13,18 +13,20 @@ const (
 
 // Packet types, as in the upper half of a packet's first byte.
 const (
-	TypeConnect    = 1
-	TypeConnack    = 2
-	TypePublish    = 3
-	TypePuback     = 4
-	TypePubrec     = 5
-	TypePubrel     = 6
-	TypePubcomp    = 7
-	TypeSubscribe  = 8
-	TypeSuback     = 9
-	TypePingreq    = 12
-	TypePingresp   = 13
-	TypeDisconnect = 14
+	TypeConnect     = 1
+	TypeConnack     = 2
+	TypePublish     = 3
+	TypePuback      = 4
+	TypePubrec      = 5
+	TypePubrel      = 6
+	TypePubcomp     = 7
+	TypeSubscribe   = 8
+	TypeSuback      = 9
+	TypeUnsubscribe = 10
+	TypeUnsuback    = 11
+	TypePingreq     = 12
+	TypePingresp    = 13
+	TypeDisconnect  = 14
 )
 
 // Properties of MQTT 5 that are sent or understood here.
@@ -35,6 +37,7 @@ const (
 	propCorrelation    = 0x09
 	propSubscriptionID = 0x0B
 	propSessionExpiry  = 0x11
+	propWillDelay      = 0x18
 	propReceiveMaximum = 0x21
 	propTopicAlias     = 0x23
 	propUser           = 0x26
@@ -50,6 +53,8 @@ type Connect struct {
 	Clean          bool
 	KeepAlive      uint16 // seconds; 0 is off
 	User, Password string // not sent where empty
+	ReceiveMaximum uint16 // of MQTT 5; not sent where 0
+	Will           *Will
 }
 
 // AppendConnect appends a CONNECT. A session that is not clean does not expire,
@@ -67,16 +72,25 @@ func AppendConnect(dst []byte, c Connect) []byte {
 	if c.Password != "" {
 		flags |= 0x40
 	}
+	if c.Will != nil {
+		flags |= c.Will.flags()
+	}
 	body = append(body, byte(c.Version), flags)
 	body = binary.BigEndian.AppendUint16(body, c.KeepAlive)
-	switch {
-	case c.Version == V5 && c.Clean:
-		body = append(body, 0)
-	case c.Version == V5:
-		body = append(body, 5, propSessionExpiry)
-		body = binary.BigEndian.AppendUint32(body, never)
+	if c.Version == V5 {
+		var props []byte
+		if !c.Clean {
+			props = binary.BigEndian.AppendUint32(append(props, propSessionExpiry), never)
+		}
+		if c.ReceiveMaximum > 0 {
+			props = binary.BigEndian.AppendUint16(append(props, propReceiveMaximum), c.ReceiveMaximum)
+		}
+		body = append(appendLen(body, len(props)), props...)
 	}
 	body = appendString(body, c.ClientID)
+	if c.Will != nil {
+		body = c.Will.append(body, c.Version)
+	}
 	if c.User != "" {
 		body = appendString(body, c.User)
 	}

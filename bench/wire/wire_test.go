@@ -30,6 +30,18 @@ func TestEncodeBytes(t *testing.T) {
 		{"pubrel", AppendAck(nil, TypePubrel, 0x1234), "6202 1234"},
 		{"pubcomp", AppendAck(nil, TypePubcomp, 0x1234), "7002 1234"},
 		{"disconnect", AppendDisconnect(nil), "e000"},
+		{"disconnect with will", AppendDisconnectWithWill(nil), "e001 04"},
+		{"connect 3.1.1 will", AppendConnect(nil, Connect{Version: V311, ClientID: "ab", Will: &Will{Topic: "w", Payload: []byte("x"), QoS: 2, Retain: true}}),
+			"1014 00044d515454 04 34 0000 00026162 000177 000178"},
+		{"connect 5 will, delay, receive maximum", AppendConnect(nil, Connect{Version: V5, ClientID: "ab", Clean: true, ReceiveMaximum: 7,
+			Will: &Will{Topic: "w", Payload: []byte("x"), QoS: 1, Delay: 9}}),
+			"101e 00044d515454 05 0e 0000 03 210007 00026162 05 1800000009 000177 000178"},
+		{"unsubscribe 3.1.1", AppendUnsubscribe(nil, V311, 7, "a/#"), "a207 0007 0003612f23"},
+		{"unsubscribe 5", AppendUnsubscribe(nil, V5, 7, "a/#"), "a208 0007 00 0003612f23"},
+		{"publish 3.1.1 again", (&Publish{Topic: "a", Payload: []byte("x"), QoS: 1, Dup: true, ID: 9, Expiry: 5}).Append(nil, V311), "3a06 000161 0009 78"},
+		{"publish 5 retained, expires", (&Publish{Topic: "a", Payload: []byte("x"), QoS: 2, Retain: true, ID: 9, Expiry: 5}).Append(nil, V5),
+			"350c 000161 0009 05 0200000005 78"},
+		{"publish 5 plain", (&Publish{Topic: "a"}).Append(nil, V5), "3004 000161 00"},
 	} {
 		if want := unhex(t, tc.want); !bytes.Equal(tc.got, want) {
 			t.Errorf("%s: got %x, want %x", tc.name, tc.got, want)
@@ -152,6 +164,8 @@ func TestDecodeReceived(t *testing.T) {
 		{"connack 5 with receive maximum behind others", V5,
 			"2014 01 00 11 22000a 26000161000162 120001 63 210014", Packet{Type: TypeConnack, SessionPresent: true, ReceiveMaximum: 20}},
 		{"suback", V311, "9003 0007 80", Packet{Type: TypeSuback, ID: 7, Codes: []byte{0x80}}},
+		{"unsuback", V311, "b002 0007", Packet{Type: TypeUnsuback, ID: 7}},
+		{"unsuback 5", V5, "b004 0007 00 11", Packet{Type: TypeUnsuback, ID: 7, Code: 0x11}},
 		{"suback 5 with a reason", V5, "9008 0007 04 1f000161 02", Packet{Type: TypeSuback, ID: 7, Codes: []byte{2}}},
 		{"suback for three", V311, "9005 0007 010080", Packet{Type: TypeSuback, ID: 7, Codes: []byte{1, 0, 0x80}}},
 		{"puback 5 short", V5, "4002 0009", Packet{Type: TypePuback, ID: 9}},
