@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,23 +97,41 @@ func (r *rig) kill() {
 	r.open()
 }
 
-// copyTree copies a directory that may be in use: while the index removes a
-// file, it begins anew.
+// copyTree copies a directory that may be in use. Death takes all files at one
+// instant and a copy does not, so it begins anew if the index has changed its
+// files meanwhile: what refers to a file and the file must both be there.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
 	for range 100 {
+		before := indexFiles(t, from)
 		err := os.CopyFS(to, os.DirFS(from))
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("copy the data directory: %v", err)
+		}
+		if err == nil && indexFiles(t, from) == before {
+			return
 		}
 		if err := os.RemoveAll(to); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Fatal("the data directory does not hold still")
+}
+
+// indexFiles are the names and sizes of the index's files.
+func indexFiles(t testing.TB, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(dir, "index"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			fmt.Fprintln(&b, e.Name(), info.Size())
+		}
+	}
+	return b.String()
 }
 
 // pass moves the clock on and does what is then due.

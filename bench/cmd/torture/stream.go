@@ -133,6 +133,7 @@ func (b *book) stream(l label) *stream {
 // view is what a subscriber has seen of a stream.
 type view struct {
 	seen     []bool
+	first    int // the first one that came
 	last     int // highest seen, -1: none
 	count    int
 	repeated int
@@ -146,6 +147,9 @@ type judge struct {
 	// gapless: every message behind the first one must come, because the
 	// subscriber is always there.
 	gapless bool
+	// late: it may begin in the middle of a stream, so the publisher may send
+	// again what came before that.
+	late  bool
 	views   map[*stream]*view
 }
 
@@ -183,7 +187,7 @@ func (j *judge) deliver(topic string, payload []byte, qos byte) error {
 func (j *judge) see(s *stream, l label, qos byte) error {
 	v := j.views[s]
 	if v == nil {
-		v = &view{last: -1}
+		v = &view{first: l.seq, last: -1}
 		j.views[s] = v
 	}
 	for len(v.seen) <= l.seq {
@@ -194,6 +198,10 @@ func (j *judge) see(s *stream, l label, qos byte) error {
 		if l.qos != 1 && qos != 1 {
 			return fmt.Errorf("%v came twice", l)
 		}
+		v.repeated++
+		return nil
+	}
+	if j.late && l.qos == 1 && l.seq < v.first {
 		v.repeated++
 		return nil
 	}

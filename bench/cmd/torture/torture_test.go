@@ -38,10 +38,12 @@ func TestJudge(t *testing.T) {
 		{"gap for one who was always there", 1, []int{1, 3}, true, "is missing", 0},
 		{"one who came late", 1, []int{2, 3}, true, "", 2},
 		{"invented", 1, []int{7}, false, "never sent", 0},
+		{"one who came late, and what is sent again", 1, []int{2, 1, 2, 3}, true, "", 2},
+		{"qos 2 is not sent again", 2, []int{2, 1}, true, "came behind 2", 0},
 	} {
 		b, s := sent(0, tc.qos, 4)
 		j := newJudge(b, "t/#", tc.qos)
-		j.gapless = tc.gapless
+		j.gapless, j.late = tc.gapless, tc.gapless
 		var err error
 		for _, n := range tc.deliver {
 			l := s.label
