@@ -150,7 +150,7 @@ type judge struct {
 	// late: it may begin in the middle of a stream, so the publisher may send
 	// again what came before that.
 	late  bool
-	views   map[*stream]*view
+	views map[*stream]*view
 }
 
 func newJudge(b *book, filter string, qos byte) *judge {
