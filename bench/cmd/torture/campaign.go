@@ -47,7 +47,7 @@ type campaign struct {
 	port  int
 	conns map[*conn]bool // true: may be cut
 
-	epoch       atomic.Int64 // changes whenever the broker is about to end
+	epoch       atomic.Int64 // changes whenever the broker is about to end or to begin
 	drain       atomic.Bool
 	quota       atomic.Int64 // messages that may be published in this cycle
 	acks        atomic.Int64
@@ -205,6 +205,7 @@ func (c *campaign) begin() error {
 	if err := os.WriteFile(filepath.Join(c.dir, "torture.toml"), []byte(text), 0o644); err != nil {
 		return err
 	}
+	c.epoch.Add(1) // one who connects while the one before ends is not of this one
 	p, err := broker.Start(spec, c.dir, port)
 	if err != nil {
 		return err
