@@ -338,6 +338,7 @@ func (r *rig) enter(id, user, password string) *scramClient {
 }
 
 func TestSCRAM(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-4.12.0-2 MQTT-4.12.0-3 MQTT-4.12.0-5 MQTT-4.12.0-6 MQTT-3.2.0-1")
 	r := start(t, withUsers(t, "anna secret"))
 	c := r.enter("a", "anna", "secret")
 	c.Ping()
@@ -352,6 +353,7 @@ func TestSCRAM(t *testing.T) {
 }
 
 func TestSCRAMWithAWrongPassword(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-4.12.0-4 MQTT-3.1.4-2")
 	r := start(t, withUsers(t, "anna secret"))
 	for _, user := range []string{"anna", "nobody"} {
 		c := r.scram(user, "wrong")
@@ -366,6 +368,7 @@ func TestSCRAMWithAWrongPassword(t *testing.T) {
 }
 
 func TestAnUnknownMethodIsRefused(t *testing.T) { // [MQTT-4.12.0-1]
+	mqtttest.Proves(t, "MQTT-4.12.0-1")
 	for _, edit := range []func(*config.Config){withUsers(t, "anna secret"), func(*config.Config) {}} {
 		r := start(t, edit)
 		for _, name := range []string{"SCRAM-SHA-1", "scram-sha-256", ""} {
@@ -376,6 +379,7 @@ func TestAnUnknownMethodIsRefused(t *testing.T) { // [MQTT-4.12.0-1]
 
 // What else can come where an AUTH is awaited, and what it is answered with.
 func TestTheExchangeBeforeTheCONNACK(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-3.1.2-30 MQTT-4.12.0-5 MQTT-3.1.4-6")
 	r := start(t, withUsers(t, "anna secret"), func(c *config.Config) { c.Auth.Anonymous = config.AnonymousAllow })
 	watcher := r.connect(packet.V5, "watcher")
 	watcher.Subscribe(2, "#")
@@ -420,6 +424,7 @@ func TestTheExchangeBeforeTheCONNACK(t *testing.T) {
 }
 
 func TestReauthentication(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-4.12.1-1 MQTT-4.12.1-2 MQTT-4.12.0-7")
 	r := start(t, withUsers(t, "anna secret", "bert other"))
 	c := r.enter("a", "anna", "secret")
 	again := func(user, password string) {
@@ -512,4 +517,63 @@ func TestPahoAuthenticatesWithSCRAM(t *testing.T) {
 		t.Error(err)
 	}
 	_ = c.Disconnect(&paho5.Disconnect{})
+}
+
+// Chapter 3.15, byte by byte.
+func TestAUTHThatBreaksTheRules(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-3.15.1-1 MQTT-3.15.2-1 MQTT-3.15.2-2 MQTT-3.15.2-3")
+	r := start(t, withUsers(t, "anna secret"), func(c *config.Config) { c.Auth.Anonymous = config.AnonymousAllow })
+	method := append([]byte{0x15, 0, 13}, "SCRAM-SHA-256"...)
+	body := func(code byte) []byte { return append([]byte{code, byte(len(method))}, method...) }
+	auth := func(first byte, body []byte) []byte { return append([]byte{first, byte(len(body))}, body...) }
+	for name, row := range map[string]struct {
+		bytes []byte
+		code  packet.ReasonCode
+	}{
+		"header flags":               {auth(0xf1, body(0x18)), packet.MalformedPacket},
+		"header flags, nothing else": {[]byte{0xf2, 0}, packet.MalformedPacket},
+		"a code of its own making":   {auth(0xf0, body(0x17)), packet.ProtocolError},
+		"a failure":                  {auth(0xf0, body(0x80)), packet.ProtocolError},
+		"cut short":                  {auth(0xf0, body(0x18)[:5]), packet.MalformedPacket},
+	} {
+		r.skew.Add(int64(time.Hour))
+		c := r.scram("anna", "secret")
+		c.hello("before")
+		c.challenged()
+		c.SendRaw(row.bytes)
+		if ack := mqtttest.Expect[*packet.Connack](c.Client); ack.Code != row.code {
+			t.Errorf("%s, before the CONNACK: %v, want %v", name, ack.Code, row.code)
+		}
+		c.ExpectClosed()
+		c = r.enter("after", "anna", "secret")
+		c.SendRaw(row.bytes)
+		if d := mqtttest.Expect[*packet.Disconnect](c.Client); d.Code != row.code {
+			t.Errorf("%s: %v, want %v", name, d.Code, row.code)
+		}
+		c.ExpectClosed()
+	}
+	// The server's own AUTH has nothing to leave out, and is not sent where it does not fit.
+	for _, limit := range []uint32{0, 40} {
+		c := r.scram("anna", "secret")
+		first := c.step()
+		c.Send(mqtttest.ConnectPacket("small", packet.V5, func(p *packet.Connect) {
+			p.Props = packet.Properties{AuthMethod: new("SCRAM-SHA-256"), AuthData: []byte(*first)}
+			if limit > 0 {
+				p.Props.MaximumPacketSize = &limit
+			}
+		}))
+		switch p := c.Next().(type) {
+		case *packet.Auth:
+			if limit > 0 || p.Props.ReasonString != nil || len(p.Props.User) > 0 {
+				t.Errorf("limit %d: got %s", limit, mqtttest.Words(p))
+			}
+		case *packet.Connack:
+			if limit == 0 || p.Code != packet.PacketTooLarge {
+				t.Errorf("limit %d: got %s", limit, mqtttest.Words(p))
+			}
+			c.ExpectClosed()
+		default:
+			t.Errorf("limit %d: got %s", limit, mqtttest.Words(p))
+		}
+	}
 }

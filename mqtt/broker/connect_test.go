@@ -283,6 +283,7 @@ func TestTheLimitOfConnectionsHoldsAndTakesNoSessionWithIt(t *testing.T) {
 }
 
 func TestKeepAliveEndsASilentConnection(t *testing.T) { // [MQTT-3.1.2-22]
+	mqtttest.Proves(t, "MQTT-3.1.2-20 MQTT-3.1.2-21 MQTT-3.1.2-22 MQTT-3.2.2-21 MQTT-3.2.2-22 MQTT311-3.1.2-23 MQTT311-3.1.2-24")
 	r := start(t, func(c *config.Config) { c.Limits.MaxKeepAlive = config.Duration(100 * time.Second) })
 	silence := func(id string, d time.Duration) {
 		r.clients.get(id).c.lastRead.Store(instant() - int64(d))

@@ -222,6 +222,7 @@ func TestAWriteTimeoutConcernsOneWrite(t *testing.T) {
 }
 
 func TestAFullLogTellsMQTT5AndHoldsBackTheOthers(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-4.3.3-9")
 	r := start(t, func(c *config.Config) {
 		c.Storage.SegmentSize, c.Storage.MaxBytes = 64*config.KiB, 640*config.KiB
 		c.Retention = []config.Retention{{Filter: "#", OnFull: config.RejectNew}}
@@ -376,4 +377,36 @@ func TestMakingRoomDoesNotWaitForItself(t *testing.T) {
 		}
 	}
 	c.ExpectNothing()
+}
+
+// What cannot be carried out ends the connection it came on, unanswered.
+func TestALogThatHasFailedEndsTheConnection(t *testing.T) {
+	mqtttest.Proves(t, "MQTT311-4.8.0-2")
+	for _, v := range versions {
+		r := start(t)
+		var all []*mqtttest.Client
+		for i := range 2 {
+			c, _ := r.resume(v, fmt.Sprint("c", i))
+			all = append(all, c)
+		}
+		if err := r.Broker.log.Close(); err != nil {
+			t.Fatal(err)
+		}
+		one, two := mqtttest.Message("a", "x", 1), mqtttest.Message("a", "x", 2)
+		one.PacketID, two.PacketID = 1, 1
+		for i, p := range []packet.Packet{one, two} {
+			all[i].Send(p)
+			for {
+				p, err := all[i].Read()
+				if err != nil {
+					break
+				}
+				if d, ok := p.(*packet.Disconnect); !ok || !d.Code.IsError() {
+					t.Errorf("%v: got %s", v, mqtttest.Words(p))
+				}
+			}
+		}
+		_ = r.Close() // it says that the log is closed
+		r.Broker = nil
+	}
 }

@@ -191,6 +191,7 @@ func TestUnsubscribingEndsRetainedMessagesThatAreUnderWay(t *testing.T) { // [MQ
 }
 
 func TestQoS2IsTakenOnce(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-4.3.3-10 MQTT311-4.3.3-2")
 	r := start(t)
 	for _, v := range versions {
 		s := r.connect(v, "s")
@@ -320,6 +321,7 @@ func TestTheReceiveMaximumOfTheClientHolds(t *testing.T) { // [MQTT-3.3.4-9], [M
 }
 
 func TestUnacknowledgedMessagesAreRepeatedInOrder(t *testing.T) { // [MQTT-4.4.0-1], [MQTT-3.3.1-1], [MQTT-4.6.0-1]
+	mqtttest.Proves(t, "MQTT-4.4.0-1 MQTT-4.3.3-6 MQTT311-4.4.0-1")
 	for _, how := range []string{"reconnect", "takeover", "restart", "kill"} {
 		for _, v := range versions {
 			t.Run(how+" "+v.String(), func(t *testing.T) {
@@ -476,6 +478,7 @@ func TestNoLocal(t *testing.T) { // [MQTT-3.8.3-3]
 }
 
 func TestAnExpiredMessageIsDroppedAndTheRestTold(t *testing.T) { // [MQTT-3.3.2-5], [MQTT-3.3.2-6]
+	mqtttest.Proves(t, "MQTT-3.3.2-5 MQTT-3.3.2-6 MQTT-4.3.3-7")
 	r := start(t)
 	c, _ := r.resume(packet.V5, "c")
 	c.Subscribe(1, "a")
@@ -630,4 +633,19 @@ func TestWhatHasBegunIsFinishedAfterUnsubscribing(t *testing.T) { // [MQTT-3.10.
 	c, _ = r.resume(packet.V5, "c")
 	c.Receive("a", "x", 2)
 	c.ExpectNothing()
+}
+
+// Found by the conformance suite: the PUBACK leaves before the message is routed, and who subscribed in between got it
+// as a live one, without the flag.
+func TestWhatWasAcknowledgedIsRetainedForWhoSubscribesNow(t *testing.T) { // [MQTT-3.3.1-9]
+	r := start(t)
+	p, c := r.connect(packet.V5, "p"), r.connect(packet.V5, "c")
+	for i := range 300 {
+		topic := fmt.Sprint("r/", i)
+		p.Publish(mqtttest.Retained(topic, "x", 1))
+		c.Subscribe(1, topic)
+		if m := c.Receive(topic, "x", 1); !m.Retain {
+			t.Fatalf("message %d came live", i)
+		}
+	}
 }

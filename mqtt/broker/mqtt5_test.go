@@ -53,7 +53,8 @@ func (r *rig) reader(id string, max uint16, options ...mqtttest.Option) *reader 
 }
 
 // A client that takes topic aliases gets them, as many as it takes; others get the topic each time.
-func TestTopicAliasesTowardsTheClient(t *testing.T) { // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
+func TestTopicAliasesTowardsTheClient(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-3.1.2-26 MQTT-3.1.2-27 MQTT-3.3.2-11")
 	r := start(t, func(c *config.Config) { c.Limits.MaxTopicAliasOut = 8 })
 	p := r.connect(packet.V5, "p")
 	readers := map[*reader]int{}
@@ -182,7 +183,8 @@ func TestWhoGetsAnAlias(t *testing.T) {
 	}
 }
 
-func TestResponseInformation(t *testing.T) { // [MQTT-3.1.2-28]
+func TestResponseInformation(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-3.1.2-28")
 	yes, no := true, false
 	asks := func(want *bool) mqtttest.Option {
 		return func(p *packet.Connect) { p.Props.RequestResponseInfo = want }

@@ -56,6 +56,7 @@ func TestASessionIsResumedOrBegunAnew(t *testing.T) {
 }
 
 func TestASessionEndsWhenItsExpiryIntervalIsOver(t *testing.T) { // [MQTT-3.1.2-23], [MQTT-4.1.0-2]
+	mqtttest.Proves(t, "MQTT-3.1.2-23 MQTT-4.1.0-2")
 	r := start(t, func(c *config.Config) { c.Sessions.MaxExpiry = config.Duration(time.Hour) })
 	rows := []struct {
 		name    string
@@ -156,6 +157,7 @@ func TestTheNewerConnectionTakesOver(t *testing.T) { // [MQTT-3.1.4-3]
 // Found by reading: what the client goes on sending was answered behind the
 // DISCONNECT.
 func TestNothingFollowsTheDisconnectOfTheServer(t *testing.T) { // [MQTT-3.14.4-1]
+	mqtttest.Proves(t, "MQTT-3.14.4-1 MQTT-3.14.4-2")
 	r := start(t)
 	for i := range 20 {
 		c := r.connect(packet.V5, "a")
@@ -294,6 +296,7 @@ func TestAWillCarriesWhatItWasGiven(t *testing.T) { // [MQTT-3.1.2-15], [MQTT-3.
 }
 
 func TestADelayedWillWaitsForItsTimeOrTheEndOfTheSession(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-3.1.2-8 MQTT-3.1.3-9")
 	rows := []struct {
 		name   string
 		expiry uint32
@@ -340,6 +343,7 @@ func TestADelayedWillWaitsForItsTimeOrTheEndOfTheSession(t *testing.T) {
 }
 
 func TestAWillIsPublishedOnceAfterAKill(t *testing.T) { // [MQTT-3.1.2-10]
+	mqtttest.Proves(t, "MQTT-3.1.2-7 MQTT-3.1.2-10 MQTT311-3.1.2-10")
 	r := start(t)
 	watch, _ := r.resume(packet.V5, "watch")
 	watch.Subscribe(1, "will")
@@ -453,6 +457,7 @@ func TestASnapshotInTheMiddleOfAnAppendSaysSo(t *testing.T) {
 // Found by the conformance suite: what was published between the end of a connection and the moment at which that was
 // written down was in no outbox, and the cursor went past it.
 func TestWhatComesWhileAConnectionEndsIsNotLost(t *testing.T) { // [MQTT-4.5.0-1], [MQTT311-3.1.2-5]
+	mqtttest.Proves(t, "MQTT-4.5.0-1 MQTT311-4.5.0-1 MQTT311-3.1.2-5")
 	r := start(t)
 	for _, v := range versions {
 		id := "c" + v.String()

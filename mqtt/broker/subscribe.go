@@ -165,7 +165,7 @@ func (s *session) handleUnsubscribe(f packet.Frame) error {
 	}
 	codes := make([]packet.ReasonCode, len(p.Filters))
 	for i, filter := range p.Filters {
-		if s.shares.all[filter] == nil {
+		if s.shares.all[filter] == nil || slices.Contains(p.Filters[:i], filter) {
 			codes[i] = packet.NoSubscriptionExisted
 		}
 	}

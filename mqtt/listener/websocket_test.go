@@ -64,6 +64,7 @@ func over(t testing.TB, ws *websocket.Conn, v packet.Version) *mqtttest.Client {
 func (r *rig) url() string { return "ws://" + r.addr() + "/mqtt" }
 
 func TestAllVersionsOverWebSocket(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-6.0.0-4 MQTT311-6.0.0-4")
 	r := start(t, withWebSocket())
 	for _, v := range versions {
 		ws := upgrade(t, r.url())
@@ -93,6 +94,7 @@ func TestAllVersionsOverSecureWebSocket(t *testing.T) {
 
 // Frames and packets begin and end where they like [MQTT-6.0.0-2].
 func TestPacketsSpanAndShareFrames(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-6.0.0-2 MQTT311-6.0.0-2")
 	r := start(t, withWebSocket())
 	ctx := patience(t)
 	var text []byte
@@ -180,6 +182,7 @@ func TestLargeMessagesAreCut(t *testing.T) {
 }
 
 func TestTextFrameEndsTheConnection(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-6.0.0-1 MQTT311-6.0.0-1")
 	r := start(t, withWebSocket())
 	ctx := patience(t)
 	for _, connected := range []bool{false, true} {
@@ -337,6 +340,7 @@ const request = "GET /mqtt HTTP/1.1\r\nHost: broker\r\nUpgrade: websocket\r\nCon
 	"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
 
 func TestRequests(t *testing.T) {
+	mqtttest.Proves(t, "MQTT-6.0.0-3 MQTT311-6.0.0-3")
 	r := start(t, withWebSocket(func(s *config.Server) { s.WebSocket.AllowedOrigins = []string{"https://*.example.com"} }))
 	swap := func(old, new string) string {
 		changed := strings.Replace(request, old, new, 1)

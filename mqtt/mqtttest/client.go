@@ -143,6 +143,22 @@ func (c *Client) frame() ([]byte, error) {
 // whole.
 func (c *Client) Stream() io.Reader { return c.r }
 
+// Read returns the next packet, or why there is none.
+func (c *Client) Read() (packet.Packet, error) {
+	p, _, err := c.next()
+	return p, err
+}
+
+// Bytes returns the next packet as it came.
+func (c *Client) Bytes() []byte {
+	c.T.Helper()
+	b, err := c.frame()
+	if err != nil {
+		c.T.Fatalf("%s: waiting for a packet: %v", c.ID, err)
+	}
+	return b
+}
+
 // Next returns the next packet.
 func (c *Client) Next() packet.Packet {
 	c.T.Helper()
