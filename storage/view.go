@@ -281,7 +281,7 @@ func (l *Log) viewRecord(rec *Record) {
 		t = v.topicLocked(msg.Topic)
 	}
 	t.count(rec, v.seg.Base)
-	if rec.Flags&FlagRetain != 0 {
+	if rec.Flags&FlagRetain != 0 { // no other changes it [MQTT-3.3.1-8], [MQTT311-3.3.1-12]
 		l.retainLocked(t.Name, rec, msg)
 	}
 	if v.sink != nil && rec.Flags&FlagCarried == 0 {
@@ -300,7 +300,8 @@ func (v *view) topicLocked(name []byte) *Topic {
 	return t
 }
 
-// retainLocked applies a retained message to the table.
+// retainLocked applies a retained message to the table, which belongs to no
+// session [MQTT311-3.1.2-7].
 func (l *Log) retainLocked(topic string, rec *Record, msg *MessageView) {
 	v := &l.view
 	if rec.Flags&FlagCarried != 0 && l.retainedLocked(topic) != msg.Original {
@@ -308,9 +309,9 @@ func (l *Log) retainLocked(topic string, rec *Record, msg *MessageView) {
 	}
 	pos := rec.Pos
 	if len(msg.Payload) == 0 {
-		pos = 0 // [MQTT-3.3.1-6], [MQTT-3.3.1-7]
+		pos = 0 // [MQTT-3.3.1-6], [MQTT-3.3.1-7], [MQTT311-3.3.1-10], [MQTT311-3.3.1-11]
 	}
-	v.retained[topic] = pos
+	v.retained[topic] = pos // [MQTT-3.3.1-5], [MQTT311-3.3.1-5], [MQTT311-3.3.1-7]
 	if len(v.retained) >= retainedLimit {
 		_ = l.writeRetainedLocked() // if it fails, the next checkpoint says so
 	}

@@ -38,7 +38,7 @@ func newOutAliases(n int) *outAliases {
 	if n == 0 {
 		return nil
 	}
-	return &outAliases{max: n} // so none is above the client's maximum [MQTT-3.1.2-26]
+	return &outAliases{max: n} // so none is above the client's maximum [MQTT-3.1.2-26], [MQTT-3.3.2-11]
 }
 
 // apply puts an alias in the place of the topic, or beside it so that the

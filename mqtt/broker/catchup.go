@@ -284,7 +284,7 @@ func (s *session) memoLocked(name string) memoEntry {
 
 // takeResends repeats what an earlier connection has left unacknowledged:
 // PUBREL where PUBREC has come, else PUBLISH with DUP [MQTT-4.4.0-1],
-// [MQTT-3.3.1-1].
+// [MQTT-3.3.1-1], [MQTT311-4.4.0-1], [MQTT311-3.3.1-1], [MQTT-4.3.3-5].
 func (s *session) takeResends(w *work) (int, error) {
 	n := 0
 	for n < flushBatch && len(w.buf) < writeBufSize {
@@ -342,7 +342,7 @@ func (s *session) repeat(w *work, id uint16, e proto.Entry) error {
 }
 
 // memoFor is the match for a topic now, for a repetition; the subscription
-// may have gone since, and the message is still delivered [MQTT-3.10.4-3].
+// may have gone since, and the message is still delivered [MQTT-3.10.4-3], [MQTT311-3.10.4-3].
 func (s *session) memoFor(name string) *match {
 	m, ok := s.memo[name]
 	if !ok {

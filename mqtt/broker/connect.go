@@ -41,7 +41,7 @@ func (b *Broker) serve(c *conn, server *server) (parked bool) {
 		if !closedByPeer(err) {
 			log.Info("connection refused", logging.KeyClient, p.ClientID, logging.KeyPacket, "CONNECT", logging.KeyReason, err.Error())
 		}
-		b.refuse(c, p, err)
+		b.refuse(c, p, err) // [MQTT-3.1.4-1], [MQTT-3.1.4-2]
 		return false
 	}
 	if w.user != "" {
@@ -109,7 +109,7 @@ func (b *Broker) awaitConnect(c *conn) (*packet.Connect, error) {
 // checkConnect judges a well-formed CONNECT.
 func (b *Broker) checkConnect(p *packet.Connect) error {
 	if len(p.ClientID) > b.cfg.Sessions.MaxClientID {
-		return &packet.Error{Code: packet.ClientIdentifierNotValid, Reason: fmt.Sprintf("client identifier of %d bytes is longer than %d", len(p.ClientID), b.cfg.Sessions.MaxClientID), Cite: "MQTT-3.1.3-8"}
+		return &packet.Error{Code: packet.ClientIdentifierNotValid, Reason: fmt.Sprintf("client identifier of %d bytes is longer than %d", len(p.ClientID), b.cfg.Sessions.MaxClientID), Cite: "MQTT-3.1.3-8"} // [MQTT311-3.1.3-9]
 	}
 	if w := p.Will; w != nil {
 		if f := w.Props.PayloadFormat; f != nil && !b.formatHolds(*f, w.Payload) {
@@ -123,7 +123,10 @@ func (b *Broker) checkConnect(p *packet.Connect) error {
 }
 
 // refuse answers a CONNECT that is not accepted. Before MQTT 5 a malformed
-// one gets no answer [MQTT311-3.1.4-1].
+// one gets no answer [MQTT311-3.1.4-1]. A CONNACK is all that is ever sent
+// [MQTT-3.14.0-1], what follows is not handled [MQTT-3.1.4-6],
+// [MQTT311-3.1.4-5], and the caller closes [MQTT-3.2.2-7], [MQTT311-3.2.2-5],
+// [MQTT-4.13.2-1].
 func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
 	var e *packet.Error
 	if !errors.As(err, &e) {
@@ -144,7 +147,7 @@ func (b *Broker) refuse(c *conn, p *packet.Connect, err error) {
 		ack.Props.ReasonString = &e.Reason
 	}
 	ack.Props.ServerReference = b.reference(e.Code)
-	if out, ok := ack.AppendLimited(nil, p.Version, clientLimit(p)); ok { // [MQTT-3.2.2-19]
+	if out, ok := ack.AppendLimited(nil, p.Version, clientLimit(p)); ok { // [MQTT-3.2.2-19], [MQTT-3.2.2-20]
 		_ = c.write(out, farewellTime)
 		c.hangUp()
 	}
@@ -214,13 +217,13 @@ func newClientID() string {
 func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, w who, log logger) (*session, error) {
 	assigned := p.ClientID == ""
 	if assigned {
-		p.ClientID = newClientID() // [MQTT-3.1.3-6], [MQTT-3.2.2-16]
+		p.ClientID = newClientID() // [MQTT-3.1.3-6], [MQTT-3.2.2-16], [MQTT311-3.1.3-6]
 	}
 	s := b.newSession(c, p, server, log)
 	s.who = w
 	unlock := b.clients.claim(p.ClientID)
 	defer unlock()
-	if old := b.clients.get(p.ClientID); old != nil { // [MQTT-3.1.4-3]
+	if old := b.clients.get(p.ClientID); old != nil { // [MQTT-3.1.4-3], [MQTT311-3.1.4-2], [MQTT-3.1.3-2], [MQTT311-3.1.3-2]
 		old.end(closeReason{code: packet.SessionTakenOver, text: "the same client identifier has connected from " + c.peer, takeover: true, cleanStart: p.CleanStart})
 		<-old.done
 	}
@@ -231,7 +234,7 @@ func (b *Broker) openSession(c *conn, p *packet.Connect, server *server, w who, 
 	if err != nil {
 		return nil, err
 	}
-	if s.ctrl = s.connack(p, assigned); s.ctrl == nil {
+	if s.ctrl = s.connack(p, assigned); s.ctrl == nil { // [MQTT-3.2.0-1], [MQTT-3.1.4-5], [MQTT311-3.2.0-1], [MQTT311-3.1.4-4]
 		return nil, &packet.Error{Code: packet.PacketTooLarge, Reason: "the CONNACK is above the client's Maximum Packet Size", Cite: "MQTT-3.1.2-24"}
 	}
 	c.touch()
@@ -269,12 +272,12 @@ func (b *Broker) newSession(c *conn, p *packet.Connect, server *server, log logg
 	switch {
 	case p.Version == packet.V5:
 		if e := p.Props.SessionExpiry; e != nil {
-			s.connExpiry = *e
+			s.connExpiry = *e // [MQTT-3.1.2-23]
 			s.expiry = b.capExpiry(*e)
 		}
 		limit = 65535
 		if m := p.Props.ReceiveMaximum; m != nil {
-			limit = int(*m)
+			limit = int(*m) // [MQTT-4.9.0-1]
 		}
 		limit = min(limit, b.cfg.Sessions.MaxInflight)
 		s.maxPacket = clientLimit(p)
@@ -290,7 +293,7 @@ func (b *Broker) newSession(c *conn, p *packet.Connect, server *server, log logg
 		keep = lim
 	}
 	s.keepAlive = keep
-	s.will = storedWill(p.Will)
+	s.will = storedWill(p.Will) // [MQTT-3.1.2-7]
 	s.logged = s.expiry > 0 || s.will != nil
 	return s
 }
@@ -304,7 +307,7 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 	}
 	if ok {
 		if at, expires := row.Expires(); expires && !b.now().Before(at) || p.CleanStart {
-			if err := b.endSession(row); err != nil { // [MQTT-3.1.2-4]
+			if err := b.endSession(row); err != nil { // [MQTT-3.1.2-4], [MQTT-3.1.4-4], [MQTT-3.2.2-2], [MQTT311-3.1.2-6], [MQTT311-3.1.4-3], [MQTT311-3.2.2-1]
 				return nil, err
 			}
 			ok = false
@@ -315,7 +318,7 @@ func (b *Broker) takeUp(s *session, p *packet.Connect) (*storage.SessionRow, err
 	if !ok {
 		row = &storage.SessionRow{ID: s.id, Next: b.log.Routed()} // [MQTT-3.1.2-6]
 	}
-	s.present = ok // [MQTT-3.2.2-3]
+	s.present = ok // [MQTT-3.2.2-3], [MQTT-3.1.2-5], [MQTT311-3.2.2-2], [MQTT311-3.2.2-3]
 	s.mode, s.readPos, s.next, s.skipQoS0 = catching, row.Next, row.Next, row.SkipQoS0
 	for _, x := range row.Subs {
 		if s.shares.restore(s, x) {
@@ -397,14 +400,14 @@ func (s *session) responseInfo() *string {
 }
 
 // connack is the answer to an accepted CONNECT, nil if the client's limit does
-// not let it through.
+// not let it through. What is ours alone, no client has to know [MQTT311-7.0.0-2].
 func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 	ack := packet.Connack{SessionPresent: s.present}
 	if s.version == packet.V5 {
 		cfg := s.b.cfg
 		x := &ack.Props
 		if assigned {
-			x.AssignedClientID = &s.id
+			x.AssignedClientID = &s.id // [MQTT-3.1.3-7]
 		}
 		if r := p.Props.RequestResponseInfo; r != nil && *r { // [MQTT-3.1.2-28]
 			x.ResponseInfo = s.responseInfo()
@@ -425,7 +428,7 @@ func (s *session) connack(p *packet.Connect, assigned bool) []byte {
 			x.MaximumPacketSize = &n
 		}
 		if k := uint16(s.keepAlive / time.Second); k != p.KeepAlive {
-			x.ServerKeepAlive = &k // [MQTT-3.1.2-21]
+			x.ServerKeepAlive = &k // [MQTT-3.1.2-21], [MQTT-3.2.2-22]
 		}
 	}
 	out, ok := ack.AppendLimited(nil, s.version, s.limit())
@@ -470,13 +473,13 @@ func (s *session) farewellFor(err error) {
 	var e *packet.Error
 	switch {
 	case errors.As(err, &e):
-		s.end(closeReason{code: e.Code, text: e.Reason, err: err}) // [MQTT-4.13.1-1]
+		s.end(closeReason{code: e.Code, text: e.Reason, err: err}) // [MQTT-4.13.1-1], [MQTT311-4.8.0-1]
 	case errors.Is(err, errDisconnect):
 		s.end(closeReason{text: "client disconnected"})
 	case errors.Is(err, storage.ErrFull):
 		s.end(closeReason{code: packet.QuotaExceeded, text: "the log has no room", err: err})
 	case s.b.log.Err() != nil:
-		s.end(closeReason{code: packet.UnspecifiedError, text: "the log has failed", err: err})
+		s.end(closeReason{code: packet.UnspecifiedError, text: "the log has failed", err: err}) // [MQTT311-4.8.0-2]
 	default:
 		s.end(closeReason{text: "connection lost", err: err})
 	}

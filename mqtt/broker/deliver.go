@@ -263,7 +263,7 @@ func (s *session) peekLocked(w *work) int {
 		e := s.out.at(n)
 		if e.qos > 0 {
 			if free == 0 {
-				break // [MQTT-3.3.4-9]
+				break // [MQTT-3.3.4-9], [MQTT-4.9.0-2]
 			}
 			free--
 		}
@@ -403,10 +403,10 @@ func (s *session) missing(x *delivery, err error) error {
 // be sent: expired, or larger than the client takes.
 func (s *session) describe(w *work, x *delivery, now time.Time) {
 	rec, d := &w.rec, &w.d
-	x.qos = min(x.qos, rec.Flags&storage.FlagQoS)
+	x.qos = min(x.qos, rec.Flags&storage.FlagQoS) // [MQTT-3.8.4-8], [MQTT311-3.8.4-6]
 	*d = packet.Delivery{}
-	d.Dup, d.QoS, d.PacketID = x.dup, x.qos, 1
-	d.Retain = x.retained || x.match != nil && x.match.rap && rec.Flags&storage.FlagRetain != 0 // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+	d.Dup, d.QoS, d.PacketID = x.dup, x.qos, 1                                                  // [MQTT-3.3.1-3], [MQTT311-3.3.1-3], [MQTT-4.3.2-2], [MQTT-4.3.3-2]
+	d.Retain = x.retained || x.match != nil && x.match.rap && rec.Flags&storage.FlagRetain != 0 // [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT311-3.3.1-8], [MQTT311-3.3.1-9]
 	d.Topic, d.Payload = w.msg.Topic, w.msg.Payload
 	if rec.Flags&storage.FlagExpiry != 0 {
 		left := int64(rec.Expiry) - int64(s.b.log.Age(&rec.Head, now)/time.Second)
@@ -434,7 +434,7 @@ func (s *session) numberLocked(w *work, list []delivery) {
 	for i := range list {
 		x := &list[i]
 		if x.qos == 1 || x.qos == 2 {
-			x.id = s.win.Add(uint64(x.pos), x.qos, x.retained)
+			x.id = s.win.Add(uint64(x.pos), x.qos, x.retained) // [MQTT-4.3.2-1], [MQTT-4.3.3-1], [MQTT311-2.3.1-4], [MQTT311-4.3.2-1], [MQTT311-4.3.3-1]
 			binary.BigEndian.PutUint16(w.buf[x.idAt:], x.id)
 		}
 	}

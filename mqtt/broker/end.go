@@ -26,13 +26,13 @@ func storedWill(w *packet.Will) *storage.Will {
 	return x
 }
 
-// publishWill appends a will as the message that it is [MQTT-3.1.2-8]. The
+// publishWill appends a will as the message that it is [MQTT-3.1.2-8], [MQTT311-3.1.2-8]. The
 // record says that the will is used up, so that it is published once,
 // whatever happens next.
 func (b *Broker) publishWill(id string, w *storage.Will) error {
 	msgs := []storage.Message{{
 		Publisher: id, Topic: []byte(w.Topic), Props: w.Props, Payload: w.Payload, Will: true,
-		QoS: w.QoS, Retain: w.Retain, HasExpiry: w.HasExpiry, Expiry: w.Expiry,
+		QoS: w.QoS, Retain: w.Retain, HasExpiry: w.HasExpiry, Expiry: w.Expiry, // [MQTT-3.1.2-14], [MQTT-3.1.2-15], [MQTT311-3.1.2-16], [MQTT311-3.1.2-17]
 	}}
 	end, class, err := b.log.AppendMessages(msgs)
 	if err == nil {
@@ -80,7 +80,7 @@ func (s *session) storeEnd(r closeReason) {
 		row = *s.rowLocked(pos)
 		row.Online, row.Closed = false, b.log.Clock()
 		if r.normal {
-			row.Will = nil // [MQTT-3.14.4-3], [MQTT-3.1.2-10]
+			row.Will = nil // [MQTT-3.14.4-3], [MQTT-3.1.2-10], [MQTT311-3.1.2-10], [MQTT311-3.14.4-3]
 		}
 		final := row
 		s.final = &final // the router goes on without us
@@ -100,7 +100,7 @@ func (s *session) settle(row *storage.SessionRow, r closeReason) error {
 	// A reconnect that goes on with the session cancels a delayed will
 	// [MQTT-3.1.3-9]; one that begins anew ends it.
 	keepWill := row.Will != nil && row.Will.Delay > 0 && row.Expiry > 0 && !r.cleanStart
-	if row.Will != nil && !keepWill {
+	if row.Will != nil && !keepWill { // [MQTT311-3.1.2-12]
 		if err := b.publishWill(s.id, row.Will); err != nil {
 			s.log.Warn("cannot publish the will now", "error", err)
 			w := *row.Will
@@ -113,7 +113,7 @@ func (s *session) settle(row *storage.SessionRow, r closeReason) error {
 	if !s.logged {
 		return nil
 	}
-	if row.Expiry == 0 && row.Will == nil {
+	if row.Expiry == 0 && row.Will == nil { // [MQTT-4.1.0-2], [MQTT311-4.1.0-2]
 		err := b.groups.end(row)
 		if err == nil {
 			err = b.appendEvents(storage.EventEnded(s.id))
@@ -132,7 +132,7 @@ func (s *session) settle(row *storage.SessionRow, r closeReason) error {
 	err := b.appendEvents(events...)
 	row.AsOf = b.log.Head()
 	defer b.wakeHousekeeper()
-	return errors.Join(err, b.log.StoreSession(b.stored(row)))
+	return errors.Join(err, b.log.StoreSession(b.stored(row))) // [MQTT-4.1.0-1], [MQTT311-4.1.0-1]
 }
 
 // stored gives a row the due time under which the index has it, so that the

@@ -41,7 +41,7 @@ func (b *Broker) wakeHousekeeper() {
 }
 
 // checkKeepAlives ends connections that have been silent for one and a half
-// times their keep alive [MQTT-3.1.2-22]. The clock is the monotonic one.
+// times their keep alive [MQTT-3.1.2-22], [MQTT311-3.1.2-24]. The clock is the monotonic one.
 func (b *Broker) checkKeepAlives(sessions []*session) {
 	for _, s := range sessions {
 		if s.keepAlive == 0 {

@@ -169,14 +169,14 @@ func (s *session) handle(f packet.Frame) error {
 		if err := p.Decode(s.version, f.Flags, f.Body); err != nil {
 			return err
 		}
-		s.reply(packet.AppendPingresp(nil)) // [MQTT-3.12.4-1]
+		s.reply(packet.AppendPingresp(nil)) // [MQTT-3.12.4-1], [MQTT311-3.12.4-1]
 		return nil
 	case packet.DISCONNECT:
 		return s.handleDisconnect(f)
 	case packet.AUTH:
 		return s.handleAuth(f)
 	case packet.CONNECT:
-		return &packet.Error{Code: packet.ProtocolError, Reason: "second CONNECT", Cite: "MQTT-3.1.0-2"}
+		return &packet.Error{Code: packet.ProtocolError, Reason: "second CONNECT", Cite: "MQTT-3.1.0-2"} // [MQTT-3.2.0-2], [MQTT311-3.1.0-2]
 	}
 	return &packet.Error{Code: packet.ProtocolError, Reason: f.Type.String() + " is not for a server"}
 }
@@ -198,7 +198,7 @@ func (s *session) handlePublish(f packet.Frame) error {
 	if refusal != 0 {
 		in.dropped++
 	}
-	switch p.QoS {
+	switch p.QoS { // [MQTT-3.3.4-1], [MQTT311-3.3.4-1]
 	case 0:
 		if refusal == 0 {
 			in.add(s.id, p)
@@ -225,7 +225,7 @@ func (b *batch) add(publisher string, p *packet.Publish) *storage.Message {
 	}
 	m := &b.msgs[n]
 	m.Publisher, m.Topic, m.Props, m.Payload = publisher, p.Topic, p.Props, p.Payload
-	m.QoS, m.Retain, m.HasExpiry, m.Expiry = p.QoS, p.Retain, p.HasExpiry, p.Expiry
+	m.QoS, m.Retain, m.HasExpiry, m.Expiry = p.QoS, p.Retain, p.HasExpiry, p.Expiry // [MQTT-3.3.1-3], [MQTT311-3.3.1-3]
 	if p.HopByHop {
 		n := len(b.props)
 		b.props = p.AppendEndToEnd(b.props)
@@ -236,7 +236,7 @@ func (b *batch) add(publisher string, p *packet.Publish) *storage.Message {
 
 // admit puts a message and the answer that it waits for into the batch.
 func (b *batch) admit(typ packet.Type, publisher string, p *packet.Publish, refusal packet.ReasonCode) {
-	a := pubAck{typ: typ, id: p.PacketID, msg: -1, code: refusal}
+	a := pubAck{typ: typ, id: p.PacketID, msg: -1, code: refusal} // [MQTT311-2.3.1-6]
 	if refusal == 0 {
 		a.msg = len(b.msgs)
 		b.add(publisher, p)
@@ -247,10 +247,10 @@ func (b *batch) admit(typ packet.Type, publisher string, p *packet.Publish, refu
 func (s *session) admitQoS2(p *packet.Publish, refusal packet.ReasonCode) error {
 	in, id := s.in, p.PacketID
 	if refusal != 0 {
-		in.admit(packet.PUBREC, s.id, p, refusal) // [MQTT-4.3.3-9]: the identifier stays free
+		in.admit(packet.PUBREC, s.id, p, refusal) // [MQTT-4.3.3-9], [MQTT311-3.3.5-2]: the identifier stays free
 		return nil
 	}
-	if s.inbound.Has(id) { // [MQTT-4.3.3-10]
+	if s.inbound.Has(id) { // [MQTT-4.3.3-10], [MQTT311-4.3.3-2]
 		in.acks = append(in.acks, pubAck{typ: packet.PUBREC, id: id, msg: -1})
 		return nil
 	}
@@ -268,7 +268,7 @@ func (s *session) admitQoS2(p *packet.Publish, refusal packet.ReasonCode) error 
 			return err
 		}
 	}
-	in.qos2 = append(in.qos2, qos2{id, len(in.msgs)})
+	in.qos2 = append(in.qos2, qos2{id, len(in.msgs)}) // [MQTT-4.3.3-13]
 	in.admit(packet.PUBREC, s.id, p, 0)
 	if s.logged {
 		in.msgs[len(in.msgs)-1].PacketID = id
@@ -296,7 +296,7 @@ func (s *session) resolveAlias(p *packet.Publish) error {
 		return nil
 	}
 	limit := s.b.cfg.Limits.MaxTopicAlias
-	if int(p.TopicAlias) > limit { // [MQTT-3.3.2-9]
+	if int(p.TopicAlias) > limit { // [MQTT-3.3.2-9], [MQTT-3.3.2-12]
 		return &packet.Error{Code: packet.TopicAliasInvalid, Reason: fmt.Sprintf("topic alias %d is above the maximum of %d", p.TopicAlias, limit), Cite: "MQTT-3.3.2-9"}
 	}
 	if s.aliases == nil {
@@ -341,7 +341,7 @@ func (s *session) handleAck(f packet.Frame) error {
 	in := s.in
 	switch f.Type {
 	case packet.PUBACK:
-		in.puback = append(in.puback, a.PacketID) // 0x80 or more counts as well [MQTT-4.4.0-2]
+		in.puback = append(in.puback, a.PacketID) // 0x80 or more counts as well [MQTT-4.4.0-2], [MQTT-4.8.2-6]
 	case packet.PUBREC:
 		if a.Code.IsError() {
 			in.refused = append(in.refused, ackRef{a.PacketID, 2})
@@ -357,7 +357,7 @@ func (s *session) handleAck(f packet.Frame) error {
 			}
 		}
 		s.mu.Lock()
-		known := s.inbound.Remove(a.PacketID)
+		known := s.inbound.Remove(a.PacketID) // [MQTT-4.3.3-12], [MQTT311-4.3.3-2]
 		s.mu.Unlock()
 		if known {
 			in.released = append(in.released, a.PacketID)
@@ -592,7 +592,7 @@ func (s *session) acknowledged() error {
 			in.acks = append(in.acks, pubAck{typ: packet.PUBREL, id: id, msg: -1, code: packet.PacketIdentifierNotFound})
 			continue
 		}
-		in.acks = append(in.acks, pubAck{typ: packet.PUBREL, id: id, msg: -1})
+		in.acks = append(in.acks, pubAck{typ: packet.PUBREL, id: id, msg: -1}) // [MQTT-4.3.3-4]
 		if first {
 			s.noteAckLocked(id, false)
 			mustLog = true
@@ -630,11 +630,11 @@ func (s *session) answer() {
 	for _, a := range in.acks {
 		code := a.code
 		if a.msg >= 0 {
-			code = result(in.msgs[a.msg].Err)
+			code = result(in.msgs[a.msg].Err) // [MQTT-4.3.2-4], [MQTT-4.3.3-8], [MQTT311-4.3.2-2]
 		}
-		s.ctrl = packet.AppendAck(s.ctrl, s.version, a.typ, a.id, code)
+		s.ctrl = packet.AppendAck(s.ctrl, s.version, a.typ, a.id, code) // [MQTT-4.3.2-5]
 	}
-	for _, id := range in.released { // [MQTT-4.3.3-11]
+	for _, id := range in.released { // [MQTT-4.3.3-11], [MQTT-4.3.3-12]
 		s.ctrl = packet.AppendAck(s.ctrl, s.version, packet.PUBCOMP, id, packet.Success)
 	}
 	for _, id := range in.unknown {

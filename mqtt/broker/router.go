@@ -17,7 +17,7 @@ type subscription struct {
 // match is what delivering a message through a session's subscriptions means:
 // the result of all filters that match a topic. It is immutable and shared.
 type match struct {
-	qos uint8 // highest granted among them [MQTT-3.3.4-2]
+	qos uint8 // highest granted among them [MQTT-3.3.4-2], [MQTT311-3.3.5-1]
 	rap bool  // retain as published
 	ids []uint32
 }
@@ -126,7 +126,7 @@ func (r *router) Route(rec *storage.Record, msg *storage.MessageView, t *storage
 func (r *router) resolve(t *storage.Topic) *route {
 	rt := &route{gen: r.gen}
 	at := make(map[*session]int)
-	r.trie.Match(t.Name, func(s *session, sub *subscription) {
+	r.trie.Match(t.Name, func(s *session, sub *subscription) { // [MQTT-3.3.2-3], [MQTT311-3.3.2-3]
 		i, ok := at[s]
 		if !ok {
 			i = len(rt.targets)

@@ -221,7 +221,7 @@ func (s *session) takeStaged() bool {
 	}
 	if s.closed {
 		// The connection is over and its end not yet written down: the cursor
-		// must not pass what comes meanwhile [MQTT-4.5.0-1], [MQTT311-3.1.2-5].
+		// must not pass what comes meanwhile [MQTT-4.5.0-1], [MQTT311-3.1.2-5], [MQTT311-4.5.0-1].
 		if s.out.len() == 0 {
 			s.readPos = staged[0].pos
 		}
@@ -239,7 +239,9 @@ func (s *session) takeStaged() bool {
 	return !s.flushing
 }
 
-// outbox is a ring of entries.
+// outbox is a ring of entries, in the order of the log, which is the order of
+// publishing: [MQTT-4.6.0-5], [MQTT-4.6.0-6], [MQTT311-4.6.0-5],
+// [MQTT311-4.6.0-6].
 type outbox struct {
 	ring []entry // power of two
 	head int
@@ -300,7 +302,7 @@ func (o *outbox) free() {
 func (s *session) reply(b []byte) {
 	s.mu.Lock()
 	if !s.farewell { // [MQTT-3.14.4-1]
-		s.ctrl = append(s.ctrl, b...)
+		s.ctrl = append(s.ctrl, b...) // [MQTT-3.3.4-10]
 		s.b.stats.packetsOut.Add(1)
 	}
 	s.mu.Unlock()

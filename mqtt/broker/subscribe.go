@@ -52,7 +52,7 @@ func (s *session) handleSubscribe(f packet.Frame) error {
 			}
 		}
 	}
-	ack := packet.Suback{PacketID: p.PacketID, Codes: codes} // [MQTT-3.8.4-2], [MQTT-3.8.4-6]
+	ack := packet.Suback{PacketID: p.PacketID, Codes: codes} // [MQTT-3.8.4-2], [MQTT-3.8.4-6], [MQTT-2.2.1-6], [MQTT-3.8.4-1], [MQTT-3.8.4-5], [MQTT311-2.3.1-7], [MQTT311-3.8.4-1], [MQTT311-3.8.4-2], [MQTT311-3.8.4-4], [MQTT311-3.8.4-5]
 	if err := s.replyLimited(&ack); err != nil {
 		return err
 	}
@@ -141,11 +141,11 @@ func (s *session) addSubLocked(x storage.Sub, pos storage.Pos) {
 		x.Since = old.Since // nothing is lost by replacing [MQTT-3.8.4-4]
 	}
 	sub := &subscription{Sub: x, match: newMatch(&x)}
-	s.subs[x.Filter] = sub // [MQTT-3.8.4-3]
+	s.subs[x.Filter] = sub // [MQTT-3.8.4-3], [MQTT311-3.8.4-3]
 	s.b.router.trie.Set(x.Filter, s, sub)
 	s.b.router.changed()
 	s.dropRetainedLocked(func(t *retainTask) bool { return t.sub == old })
-	if x.RetainHandling == 0 || x.RetainHandling == 1 && old == nil { // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]
+	if x.RetainHandling == 0 || x.RetainHandling == 1 && old == nil { // [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT311-3.3.1-6]
 		s.retained = append(s.retained, &retainTask{sub: sub, before: pos})
 		if wantsSys(x.Filter) {
 			s.sysNew = append(s.sysNew, x)
@@ -193,17 +193,17 @@ func (s *session) handleUnsubscribe(f packet.Frame) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i, filter := range p.Filters {
-			if sub := s.subs[filter]; sub != nil { // literally equal [MQTT-3.10.4-1]
+			if sub := s.subs[filter]; sub != nil { // literally equal [MQTT-3.10.4-1], [MQTT311-3.10.4-1]
 				s.dropRetainedLocked(func(t *retainTask) bool { return t.sub == sub })
 				codes[i] = packet.Success
 				delete(s.subs, filter)
 				s.b.router.trie.Delete(filter, s)
 			}
 		}
-		s.b.router.changed() // [MQTT-3.10.4-2]
+		s.b.router.changed() // [MQTT-3.10.4-2], [MQTT311-3.10.4-2]
 		s.memo = nil
 		s.subsGen++
 	})
-	ack := packet.Unsuback{PacketID: p.PacketID, Codes: codes}
+	ack := packet.Unsuback{PacketID: p.PacketID, Codes: codes} // [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT-3.10.4-6], [MQTT311-3.10.4-4], [MQTT311-3.10.4-5], [MQTT311-3.10.4-6]
 	return s.replyLimited(&ack)
 }

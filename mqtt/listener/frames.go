@@ -36,7 +36,7 @@ type frames struct {
 
 var errText = errors.New("text frame: MQTT comes in binary frames [MQTT-6.0.0-1]")
 
-// Read reads on, in the next message if need be [MQTT-6.0.0-2].
+// Read reads on, in the next message if need be [MQTT-6.0.0-2], [MQTT311-6.0.0-2].
 func (f *frames) Read(p []byte) (int, error) {
 	for {
 		if f.message == nil {
@@ -45,7 +45,7 @@ func (f *frames) Read(p []byte) (int, error) {
 				return 0, ended(err)
 			}
 			if kind != websocket.MessageBinary {
-				_ = f.close(websocket.StatusUnsupportedData, "binary frames only") // [MQTT-6.0.0-1]
+				_ = f.close(websocket.StatusUnsupportedData, "binary frames only") // [MQTT-6.0.0-1], [MQTT311-6.0.0-1]
 				return 0, errText
 			}
 			f.message = message

@@ -59,7 +59,7 @@ func Open(cfg config.Server, o Options) (*Listener, error) {
 	if cfg.Type == config.Unix {
 		l.ln, err = listenUnix(cfg)
 	} else {
-		var lc net.ListenConfig
+		var lc net.ListenConfig // TCP keeps bytes and their order [MQTT-4.2.0-1], [MQTT311-7.1.1-1]
 		l.ln, err = lc.Listen(context.Background(), "tcp", cfg.Listen)
 	}
 	if err != nil {

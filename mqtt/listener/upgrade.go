@@ -62,7 +62,7 @@ func (l *Listener) upgrade(nc net.Conn) (net.Conn, error) {
 	}
 	compression := l.takeCompression(r)
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-		Subprotocols:       subprotocols, // [MQTT-6.0.0-4]
+		Subprotocols:       subprotocols, // [MQTT-6.0.0-4], [MQTT311-6.0.0-4]
 		InsecureSkipVerify: true,         // judge has looked at the origin
 		CompressionMode:    compression,
 	})
@@ -98,7 +98,7 @@ func (l *Listener) judge(r *http.Request) error {
 	case !hasToken(r.Header, "Upgrade", "websocket"):
 		return &refusal{http.StatusUpgradeRequired, "this is an MQTT server for WebSocket clients"}
 	case !slices.ContainsFunc(subprotocols, func(p string) bool { return hasToken(r.Header, "Sec-WebSocket-Protocol", p) }):
-		return &refusal{http.StatusBadRequest, "the subprotocol mqtt is not asked for"} // [MQTT-6.0.0-3]
+		return &refusal{http.StatusBadRequest, "the subprotocol mqtt is not asked for"} // [MQTT-6.0.0-3], [MQTT311-6.0.0-3]
 	}
 	if origin := r.Header.Get("Origin"); !originAllowed(origin, r.Host, l.cfg.WebSocket.AllowedOrigins) {
 		return &refusal{http.StatusForbidden, fmt.Sprintf("pages from %q may not connect here", origin)}

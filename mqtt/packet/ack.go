@@ -23,7 +23,7 @@ func (a *Ack) decode(v Version, t Type, flags byte, body []byte) *Error {
 	if t < PUBACK || t > PUBCOMP {
 		return protocolError("", fmt.Sprintf("%v is not an acknowledgement of PUBLISH", t))
 	}
-	if e := checkFlags(v, t, flags); e != nil { // [MQTT-3.6.1-1]
+	if e := checkFlags(v, t, flags); e != nil { // [MQTT-3.6.1-1], [MQTT311-3.6.1-1]
 		return e
 	}
 	if len(body) < 2 {
@@ -63,7 +63,9 @@ func (a *Ack) decodeProps(b []byte) *Error {
 // Append appends the packet in its shortest form.
 func (a *Ack) Append(dst []byte, v Version) []byte { return a.append(dst, v, a.Props) }
 
-// AppendLimited is Append within limit bytes; see [Connack.AppendLimited].
+// AppendLimited is Append within limit bytes [MQTT-3.4.2-2], [MQTT-3.4.2-3],
+// [MQTT-3.5.2-2], [MQTT-3.5.2-3], [MQTT-3.6.2-2], [MQTT-3.6.2-3], [MQTT-3.7.2-2],
+// [MQTT-3.7.2-3]; see [Connack.AppendLimited].
 func (a *Ack) AppendLimited(dst []byte, v Version, limit int) ([]byte, bool) {
 	return appendLimited(dst, limit, a.Props, func(dst []byte, props *Properties) []byte {
 		return a.append(dst, v, props)

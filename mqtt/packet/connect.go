@@ -120,7 +120,7 @@ func (c *Connect) decodeFlags(r *reader) byte {
 // decodePayload reads the fields in their fixed order [MQTT-3.1.3-1].
 func (c *Connect) decodePayload(r *reader, flags byte) {
 	c.ClientID = r.string() // [MQTT-3.1.3-3], [MQTT-3.1.3-4]
-	if c.Will != nil {      // [MQTT-3.1.2-9]
+	if c.Will != nil {      // [MQTT-3.1.2-9], [MQTT311-3.1.2-9]
 		c.Will.decode(r, c.Version)
 	}
 	// A 3.1 packet may promise a user name or password and end before it: the
@@ -154,7 +154,7 @@ func (c *Connect) check() *Error {
 		return protocolError("", "authentication data without authentication method")
 	}
 	if c.ClientID != "" {
-		return nil // any length: [MQTT-3.1.3-5] names the least that a server has to accept
+		return nil // any length: [MQTT-3.1.3-5], [MQTT311-3.1.3-5] names the least that a server has to accept
 	}
 	if c.Version == V311 && !c.CleanStart { // [MQTT311-3.1.3-7], [MQTT311-3.1.3-8]
 		return &Error{ClientIdentifierNotValid, "empty client identifier without clean session", "MQTT311-3.1.3-8"}

@@ -59,7 +59,7 @@ func (p *Publish) decode(v Version, flags byte, body []byte, fromServer bool) *E
 	if !ok {
 		return errShort
 	}
-	if e := checkTopicName(topic); e != nil { // [MQTT-3.3.2-1], [MQTT-3.3.2-2]
+	if e := checkTopicName(topic); e != nil { // [MQTT-3.3.2-1], [MQTT-3.3.2-2], [MQTT311-3.3.2-1], [MQTT311-3.3.2-2]
 		return e
 	}
 	p.Topic = topic
@@ -333,12 +333,12 @@ func (d *Delivery) Size(v Version) int {
 func (d *Delivery) AppendHead(dst []byte, v Version) (b []byte, idAt int) {
 	remaining, propsLen := d.lengths(v)
 	flags := d.QoS<<1 | bit(d.Retain, 0)
-	if d.QoS > 0 { // never DUP with QoS 0 [MQTT-3.3.1-2], [MQTT-4.3.1-1]
+	if d.QoS > 0 { // never DUP with QoS 0 [MQTT-3.3.1-2], [MQTT-4.3.1-1], [MQTT311-4.3.1-1]
 		flags |= bit(d.Dup, 3)
 	}
 	dst = AppendPublishHeader(dst, v, flags, remaining)
 	dst = appendString(dst, d.Topic)
-	if d.QoS > 0 { // [MQTT-2.2.1-2]
+	if d.QoS > 0 { // [MQTT-2.2.1-2], [MQTT311-2.3.1-5]
 		idAt = len(dst)
 		dst = append(dst, byte(d.PacketID>>8), byte(d.PacketID))
 	}

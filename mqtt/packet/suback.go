@@ -3,7 +3,7 @@ package packet
 import "fmt"
 
 // Suback answers SUBSCRIBE with a code for each filter, in their order
-// [MQTT-3.9.3-1].
+// [MQTT-3.9.3-1], [MQTT311-3.9.3-1].
 type Suback struct {
 	PacketID uint16
 	Codes    []ReasonCode

@@ -159,7 +159,7 @@ func plainTopicWord(w uint64) bool {
 }
 
 // checkText holds b against the rules for UTF-8 strings. U+FEFF is ordinary text
-// and stays where it is [MQTT-1.5.4-3].
+// and stays where it is [MQTT-1.5.4-3], [MQTT311-1.5.3-3].
 func checkText(b []byte) *Error {
 	if plainASCII(b) {
 		return nil
@@ -168,10 +168,10 @@ func checkText(b []byte) *Error {
 }
 
 func checkTextSlowly(b []byte) *Error {
-	if !utf8.Valid(b) { // surrogates are not valid either [MQTT-1.5.4-1]
+	if !utf8.Valid(b) { // surrogates are not valid either [MQTT-1.5.4-1], [MQTT311-1.5.3-1]
 		return malformed("MQTT-1.5.4-1", "string is not well-formed UTF-8")
 	}
-	if bytes.IndexByte(b, 0) >= 0 { // [MQTT-1.5.4-2]
+	if bytes.IndexByte(b, 0) >= 0 { // [MQTT-1.5.4-2], [MQTT311-1.5.3-2]
 		return malformed("MQTT-1.5.4-2", "string contains U+0000")
 	}
 	return nil

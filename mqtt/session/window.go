@@ -60,7 +60,7 @@ func (w *Window) Add(pos Pos, qos uint8, retained bool) uint16 {
 	id := idOf(w.tail)
 	w.push(Entry{Pos: pos, QoS: qos, Retained: retained, sent: true})
 	w.inUse++
-	w.open++
+	w.open++ // [MQTT-4.3.2-3], [MQTT-4.3.3-3]
 	return id
 }
 

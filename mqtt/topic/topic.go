@@ -31,7 +31,7 @@ func ValidateName(name []byte) error {
 		return invalid("name has a NUL at byte %d [MQTT-4.7.3-2]", i)
 	}
 	if i := bytes.IndexAny(name, "+#"); i >= 0 {
-		return invalid("name has the wildcard %q at byte %d [MQTT-4.7.0-1]", name[i], i)
+		return invalid("name has the wildcard %q at byte %d [MQTT-4.7.0-1]", name[i], i) // [MQTT311-4.7.1-1]
 	}
 	return nil
 }

@@ -8,18 +8,18 @@ const MaxLen = 65535
 // Valid reports whether f is a topic filter. That its bytes are UTF-8 is the
 // codec's to check.
 func Valid(f string) bool {
-	if len(f) == 0 || len(f) > MaxLen { // [MQTT-4.7.3-1], [MQTT-4.7.3-3]
+	if len(f) == 0 || len(f) > MaxLen { // [MQTT-4.7.3-1], [MQTT-4.7.3-3], [MQTT311-4.7.3-1], [MQTT311-4.7.3-3]
 		return false
 	}
 	for i := range len(f) {
 		switch f[i] {
-		case 0: // [MQTT-4.7.3-2]
+		case 0: // [MQTT-4.7.3-2], [MQTT311-4.7.3-2]
 			return false
-		case '#': // alone in its level and last: [MQTT-4.7.1-1]; in 3.1.1 [MQTT-4.7.1-2]
+		case '#': // alone in its level and last: [MQTT-4.7.1-1], [MQTT311-4.7.1-2]
 			if i != len(f)-1 || !levelStart(f, i) {
 				return false
 			}
-		case '+': // alone in its level: [MQTT-4.7.1-2]; in 3.1.1 [MQTT-4.7.1-3]
+		case '+': // alone in its level: [MQTT-4.7.1-2], [MQTT311-4.7.1-3]
 			if !levelStart(f, i) || i+1 < len(f) && f[i+1] != '/' {
 				return false
 			}
@@ -33,7 +33,7 @@ func levelStart(s string, i int) bool { return i == 0 || s[i-1] == '/' }
 // Match reports whether filter matches topic.
 func Match(filter, topic string) bool {
 	if len(topic) > 0 && topic[0] == '$' && len(filter) > 0 && isWildcard(filter[0]) {
-		return false // [MQTT-4.7.2-1]
+		return false // [MQTT-4.7.2-1], [MQTT311-4.7.2-1]
 	}
 	for {
 		if filter == "#" {
