@@ -17,7 +17,7 @@ PLATFORMS   := linux/amd64 linux/arm64 linux/arm darwin/arm64 windows/amd64
 RACE := $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test vet lint layers fuzz cross demo torture bench bench-build bench-peers bench-scaling bench-small bench-smoke figures profile docs clean
+.PHONY: help build run test vet lint layers fuzz cross demo torture bench bench-build bench-peers bench-scaling bench-small bench-smoke figures profile docs spec clean
 
 help: # print this list
 	@sed -nE 's/^([a-z-]+):[^#]*# (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -137,8 +137,12 @@ profile: # take that profile anew, and build with it
 	done; wait $$taken; mv $$dir/default.pgo cmd/cairnmq/default.pgo
 	$(MAKE) build
 
-docs: # write docs/configuration.md anew from the table of keys
+docs: # write docs/configuration.md and docs/conformance.md anew
 	$(GO) generate ./mqtt/config
+	$(GO) run ./mqtt/conformance/spec -quiet -page docs/conformance.md -write
+
+spec: # every requirement of MQTT: the line that obeys, the test that proves, and whether it passed
+	$(GO) run ./mqtt/conformance/spec -run -page docs/conformance.md
 
 clean: # remove what was built; ./data stays
 	rm -rf bin out
