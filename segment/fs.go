@@ -60,9 +60,14 @@ type Mapping interface {
 	Bytes() []byte
 	// Flush puts [from, to) on stable storage.
 	Flush(from, to int) error
-	// Fill says that [from, to), which holds zeros, is going to be written
-	// through Bytes, so that the system can have the memory ready.
-	Fill(from, to int)
+	// Populate says that [from, to), which holds zeros, is going to be written
+	// through Bytes, so that the system can have the memory ready. With fast
+	// it may do so in large pieces, which are cheaper to fill, and are written
+	// to the disk whole, however little of them has changed.
+	Populate(from, to int, fast bool)
+	// Shrink lets go of such pieces in [from, to), which was synced, so that
+	// what is written next goes to the disk page by page.
+	Shrink(from, to int)
 	// Forget lets the process drop its view of [from, to) to keep the
 	// resident set small; the bytes stay in the kernel and can be read again.
 	Forget(from, to int)

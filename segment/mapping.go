@@ -44,7 +44,18 @@ func (m *mapping) Flush(from, to int) error {
 	return m.m[from:to].Flush()
 }
 
-func (m *mapping) Fill(from, to int) { m.ahead.fill(from, min(to, len(m.m))) }
+func (m *mapping) Populate(from, to int, fast bool) {
+	if fast {
+		m.ahead.fill(from, min(to, len(m.m)))
+	} else if from, to = wholePages(from, to, len(m.m)); from < to {
+		populate(m.m[from:to])
+	}
+}
+
+func (m *mapping) Shrink(from, to int) {
+	m.Forget(from, to) // what is mapped stays
+	m.ahead.drop(from, min(to, len(m.m)))
+}
 
 func (m *mapping) Forget(from, to int) {
 	// Inwards: a page that is in use at its other end stays.

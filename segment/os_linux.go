@@ -22,11 +22,17 @@ func reserve(f *os.File, size int64) error {
 	}
 }
 
+// populate faults the pages in for writing with one call in place of one
+// fault per page. Kernels before 5.14 do not know it; then each page faults
+// when it is written, which is slower and just as right.
+func populate(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) }
+
 // filler writes zeros, with write(2), where zeros are already: the kernel then
 // takes large folios for the page cache and need not look at the disk, and the
 // first write through the mapping faults in a folio and not a page. Measured
 // with batches of 32 KiB: 0.5 us of processor time per KiB appended and synced,
-// against 0.8 with MADV_POPULATE_WRITE or with a fault per page.
+// against 0.8 with MADV_POPULATE_WRITE or with a fault per page. The price: a
+// byte makes the whole folio dirty, and a sync writes all of it.
 type filler struct{ fd int }
 
 // fillChunk is how much one write takes.
@@ -51,6 +57,13 @@ func (x *filler) fill(from, to int) {
 			return // the pages come when they are touched
 		}
 		from += n
+	}
+}
+
+// drop asks the kernel to let go of cached folios that are on stable storage.
+func (x *filler) drop(from, to int) {
+	if x.fd > 0 && from < to {
+		_ = unix.Fadvise(x.fd, int64(from), int64(to-from), unix.FADV_DONTNEED)
 	}
 }
 

@@ -3,6 +3,7 @@ package segment
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,11 @@ import (
 // aheadChunk is how far ahead of the tail pages are made writable: small,
 // because such a page is dirty, and a dirty page is written to flash.
 const aheadChunk = 256 << 10
+
+// fastSync: when a sync is of so much, it hardly matters that the last piece of
+// it is large. Counted for each sync and not for each second, so that class
+// always is not the one that pays.
+const fastSync = 2 << 20
 
 // Segment is one file of the log. Its owner is the Set.
 type Segment struct {
@@ -33,6 +39,12 @@ type Segment struct {
 
 	// data is the mapping's bytes: set while pins > 0 or active.
 	data []byte
+
+	// synced is how much the last sync was about; large, if not zero, is where
+	// what may have been populated in large pieces ends.
+	synced, large atomic.Int64
+
+	shrinks int // only who syncs
 
 	// only the appender
 	filled    int
@@ -62,8 +74,8 @@ func Create(fsys FS, dir string, h FileHead) (*Segment, error) {
 	}
 	// Before anything is touched: a page that came by a fault would start the
 	// system's readahead, which then reads zeros ahead of us all the way.
-	filled := min(aheadChunk, int(h.Size))
-	m.Fill(0, filled)
+	filled := os.Getpagesize()
+	m.Populate(0, filled, true)
 	EncodeFileHead(m.Bytes(), h)
 	if err := m.Flush(0, FileHeadLen); err != nil {
 		return nil, undo(fmt.Errorf("sync header of %s: %w", path, err))
@@ -106,8 +118,11 @@ func (s *Segment) Reserve(bodyLen int) []byte {
 	at := int(s.end.Load())
 	if need := at + PaddedLen(bodyLen); need > s.filled {
 		to := min((need+aheadChunk-1)&^(aheadChunk-1), int(s.Size))
-		s.m.Fill(max(s.filled, at), to)
+		s.m.Populate(max(s.filled, at), to, s.synced.Load() >= fastSync)
 		s.filled = to
+		// Large or not: the system's readahead makes large ones as well when
+		// one chunk follows the other quickly.
+		s.large.Store(int64(to))
 	}
 	at += RecordHead
 	return s.data[at : at+bodyLen : at+bodyLen]
@@ -136,8 +151,32 @@ func (s *Segment) Flush(from, to Pos) error {
 	if err := s.flush(s.offset(from), s.offset(to)); err != nil {
 		return fmt.Errorf("sync %s, positions %d to %d: %w", s.Path, from, to, err)
 	}
+	s.synced.Store(int64(to - from))
+	s.shrink(s.offset(from), s.offset(to))
 	return nil
 }
+
+// shrinkTries: the kernel keeps a piece that is being written to, or read, at
+// the moment.
+const shrinkTries = 8
+
+// shrink is called behind a sync. When the rush is over, the large piece that
+// the tail lies in would be written whole by each sync from now on.
+func (s *Segment) shrink(from, to int) {
+	large := s.large.Load()
+	if large == 0 || to-from >= fastSync/32 {
+		return
+	}
+	if s.shrinks++; s.shrinks < shrinkTries && int64(to) < large {
+		s.m.Shrink(to&^(aheadChunk-1), int(large))
+		return
+	}
+	s.shrinks = 0
+	s.large.CompareAndSwap(large, 0)
+}
+
+// KeepPace says that s goes on where before ends, as fast as that.
+func (s *Segment) KeepPace(before *Segment) { s.synced.Store(before.synced.Load()) }
 
 func (s *Segment) flush(from, to int) error {
 	s.sync.Lock()

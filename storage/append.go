@@ -365,6 +365,7 @@ func (l *Log) awaitNextLocked(need, spare int) error {
 func (l *Log) rollLocked() {
 	next := l.seq.next
 	l.seq.next = nil
+	next.KeepPace(l.seq.active)
 	l.set.Add(next)
 	l.seq.active, l.seq.activeForEvents = next, l.seq.nextForEvents
 	l.seq.nextForEvents = false

@@ -425,8 +425,10 @@ type mapping struct {
 	b    []byte
 }
 
-func (m *mapping) Bytes() []byte   { return m.b }
-func (m *mapping) Fill(_, _ int)   {}
+func (m *mapping) Bytes() []byte             { return m.b }
+func (m *mapping) Populate(_, _ int, _ bool) {}
+
+func (m *mapping) Shrink(_, _ int) {}
 func (m *mapping) Forget(_, _ int) {}
 
 // Flush syncs whole pages, and fails for good: what was to be synced may be
