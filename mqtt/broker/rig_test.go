@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -97,19 +97,18 @@ func (r *rig) kill() {
 	r.open()
 }
 
-// copyTree copies a directory that may be in use. Death takes all files at one
-// instant and a copy does not, so it begins anew if the index has changed its
-// files meanwhile: what refers to a file and the file must both be there.
+// copyTree copies a directory that may be in use, as it is at one instant: while
+// the index changes its files, it begins anew.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
 	for range 100 {
 		before := indexFiles(t, from)
 		err := os.CopyFS(to, os.DirFS(from))
+		if err == nil && slices.Equal(before, indexFiles(t, from)) {
+			return
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("copy the data directory: %v", err)
-		}
-		if err == nil && indexFiles(t, from) == before {
-			return
 		}
 		if err := os.RemoveAll(to); err != nil {
 			t.Fatal(err)
@@ -118,20 +117,23 @@ func copyTree(t testing.TB, from, to string) {
 	t.Fatal("the data directory does not hold still")
 }
 
-// indexFiles are the names and sizes of the index's files.
-func indexFiles(t testing.TB, dir string) string {
+// indexFiles lists the files of the index with their sizes and times.
+func indexFiles(t testing.TB, dir string) (list []string) {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(dir, "index"))
-	if err != nil {
+	err := filepath.WalkDir(filepath.Join(dir, "index"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			list = append(list, fmt.Sprint(path, info.Size(), info.ModTime().UnixNano()))
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	var b strings.Builder
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			fmt.Fprintln(&b, e.Name(), info.Size())
-		}
-	}
-	return b.String()
+	return list
 }
 
 // pass moves the clock on and does what is then due.
