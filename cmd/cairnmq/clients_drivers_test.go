@@ -539,6 +539,7 @@ func newFront(t *testing.T) *front {
 		t.Fatal(err)
 	}
 	f := &front{ln: ln}
+	f.to.Store("")
 	t.Cleanup(func() { _ = ln.Close() })
 	go func() {
 		for {
@@ -555,7 +556,11 @@ func newFront(t *testing.T) *front {
 // pass carries bytes both ways; the end of either is the end of both.
 func (f *front) pass(in net.Conn) {
 	defer func() { _ = in.Close() }()
-	out, err := net.Dial("tcp", f.to.Load().(string))
+	to := f.to.Load().(string)
+	if to == "" {
+		return
+	}
+	out, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
