@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	packets5 "github.com/eclipse/paho.golang/packets"
 	paho5 "github.com/eclipse/paho.golang/paho"
 	paho3 "github.com/eclipse/paho.mqtt.golang"
 )
@@ -232,6 +233,9 @@ func openPaho5(t *testing.T, o connectOptions) (driver, bool, error) {
 	}
 	if d.nc, err = dialFor(u, config); err != nil {
 		return nil, false, err
+	}
+	if config != nil {
+		d.nc = packets5.NewThreadSafeConn(d.nc) // it writes a packet in parts, from several goroutines
 	}
 	d.c = paho5.NewClient(paho5.ClientConfig{
 		Conn: d.nc, PacketTimeout: patience,

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"cairnmq/mqtt/mqtttest"
 )
 
 // The clients that people use, against the real program. behaviours says what
@@ -728,7 +730,7 @@ type brokerProcess struct {
 	socket string
 	tls    *certificates
 	cmd    *exec.Cmd
-	log    *bytes.Buffer
+	log    *mqtttest.Lines
 	ended  chan error
 	fronts map[string]*front
 }
@@ -736,6 +738,7 @@ type brokerProcess struct {
 const clientsConfig = `
 [log]
 format = "text"
+level = "debug"
 [storage]
 dir = %q
 segment_size = "1MiB"
@@ -775,7 +778,12 @@ func startBrokerWith(t *testing.T, more func(dir string) string) *brokerProcess 
 	c := b.tls
 	writeFile(t, b.config, fmt.Sprintf(clientsConfig, filepath.Join(dir, "data"), b.socket, c.cert, c.key, c.ca, c.cert, c.key, c.ca)+more(dir))
 	b.start()
-	t.Cleanup(b.kill)
+	t.Cleanup(func() {
+		b.kill()
+		if t.Failed() {
+			t.Logf("the end of the broker's log:\n%s", b.log.Tail(32<<10))
+		}
+	})
 	return b
 }
 
@@ -792,11 +800,11 @@ func (b *brokerProcess) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.log, b.ended = &bytes.Buffer{}, make(chan error, 1)
+	b.log, b.ended = &mqtttest.Lines{}, make(chan error, 1)
 	lines := bufio.NewScanner(errs)
 	for found := 0; found < 5; {
 		if !lines.Scan() {
-			b.t.Fatalf("the broker does not start: %v\n%s", b.cmd.Wait(), b.log)
+			b.t.Fatalf("the broker does not start: %v\n%s", b.cmd.Wait(), b.log.Tail(4<<10))
 		}
 		_, _ = fmt.Fprintln(b.log, lines.Text())
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
@@ -807,9 +815,10 @@ func (b *brokerProcess) start() {
 			found++
 		}
 	}
-	cmd, ended := b.cmd, b.ended
+	cmd, ended, log := b.cmd, b.ended, b.log
 	go func() {
 		for lines.Scan() {
+			_, _ = fmt.Fprintln(log, lines.Text())
 		}
 		ended <- cmd.Wait()
 	}()
