@@ -69,7 +69,7 @@ func (s *session) hasWorkLocked() bool {
 	if len(s.ctrl) > 0 {
 		return true
 	}
-	if s.farewell {
+	if s.farewell || s.answering {
 		return false
 	}
 	s.resend = s.resend && s.win.Unsent()

@@ -10,6 +10,7 @@ import (
 	"cairnmq/mqtt/config"
 	"cairnmq/mqtt/mqtttest"
 	"cairnmq/mqtt/packet"
+	"cairnmq/storage"
 )
 
 func TestMessagesPassBetweenAllVersionsWithTheLowerQoS(t *testing.T) { // [MQTT-3.8.4-8], [MQTT-3.3.4-1]
@@ -647,5 +648,31 @@ func TestWhatWasAcknowledgedIsRetainedForWhoSubscribesNow(t *testing.T) { // [MQ
 		if m := c.Receive(topic, "x", 1); !m.Retain {
 			t.Fatalf("message %d came live", i)
 		}
+	}
+}
+
+// Found by the conformance suite: a flusher that was busy anyway sent the retained messages of a new subscription
+// before its SUBACK was queued.
+func TestTheSubackComesBeforeItsMessages(t *testing.T) {
+	r := start(t)
+	c, p := r.connect(packet.V5, "c"), r.connect(packet.V5, "p")
+	s := r.clients.get("c")
+	p.Publish(mqtttest.Retained("r", "retained", 1))
+	for _, row := range []struct{ filter, topic string }{{"r", "r"}, {"$share/g/live", "live"}} {
+		if err := s.subscribe([]storage.Sub{{Filter: row.filter, QoS: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		p.Publish(mqtttest.Message(row.topic, "live", 1))
+		p.Ping()
+		s.kick(false)
+		c.ExpectNothing()
+		s.mu.Lock()
+		s.answering = false // as handleSubscribe leaves it
+		s.mu.Unlock()
+		s.kick(false)
+		if row.topic == "r" {
+			c.Receive("r", "retained", 1)
+		}
+		c.Receive(row.topic, "live", 1)
 	}
 }

@@ -70,6 +70,9 @@ type session struct {
 	inbound proto.Inbound
 	subs    map[string]*subscription
 	shares  shares
+	// answering: subscriptions have begun, and their SUBACK is not queued yet.
+	// The standard lets messages overtake it; clients do not expect them to.
+	answering bool
 	// wantsSys: there has been a subscription to $SYS topics. sysNew are those
 	// whose values are yet to be sent.
 	wantsSys atomic.Bool

@@ -56,6 +56,9 @@ func (s *session) handleSubscribe(f packet.Frame) error {
 	if err := s.replyLimited(&ack); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.answering = false
+	s.mu.Unlock()
 	s.sysRetained()
 	return nil
 }
@@ -107,6 +110,9 @@ func (s *session) subscribe(subs []storage.Sub) error {
 		if err := s.b.log.RouteUpTo(before); err != nil {
 			return err
 		}
+		s.mu.Lock()
+		s.answering = true
+		s.mu.Unlock()
 		return s.b.awaitEvents(s.b.groups.subscribe(s, subs))
 	}
 	if s.logged {
@@ -124,6 +130,7 @@ func (s *session) subscribe(subs []storage.Sub) error {
 	s.b.log.WithView(func(pos storage.Pos) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.answering = true
 		for i := range subs {
 			s.addSubLocked(subs[i], pos)
 		}

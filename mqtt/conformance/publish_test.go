@@ -236,13 +236,11 @@ func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 				rels, comps = append(rels, ack(packet.PUBREL, id)), append(comps, ack(packet.PUBCOMP, id))
 			}
 		}
-		p.Subscribe(0, "a")
+		s.connect(t, v, "somebody").Subscribe(0, "a")
 		p.Send(send...)
 		var got packs
-		for len(got) < len(want) {
-			if a, ok := p.Next().(*packet.Ack); ok {
-				got = append(got, a)
-			}
+		for range want {
+			got = append(got, mqtttest.Expect[*packet.Ack](p))
 		}
 		for _, typ := range []packet.Type{packet.PUBACK, packet.PUBREC} {
 			if g, w := idsOf(got, typ), idsOf(want, typ); !slices.Equal(g, w) {
@@ -250,16 +248,7 @@ func TestAcknowledgementsKeepTheirOrder(t *testing.T) {
 			}
 		}
 		p.Send(rels...)
-		for _, w := range comps {
-			for {
-				if a, ok := p.Next().(*packet.Ack); ok {
-					if a.PacketID != w.(*packet.Ack).PacketID || a.Type != packet.PUBCOMP {
-						t.Fatalf("got %s, want %s", mqtttest.Words(a), mqtttest.Words(w))
-					}
-					break
-				}
-			}
-		}
+		p.Expect(comps...)
 		// The other way.
 		c := s.connect(t, v, "c")
 		c.Subscribe(2, "b")
