@@ -124,9 +124,9 @@ bench-smoke: build # every scenario for a moment, only to see that all are clean
 figures: build # restart time, memory and the price of offline sessions (takes minutes and disk)
 	$(GO) run ./bench/cmd/figures $(FIGURES) bin/cairnmq
 
-# The compiler goes by cmd/cairnmq/default.pgo, which shows what the broker does
-# under load.
-profile: # take that profile anew, and build with it
+# The compiler goes by cmd/cairnmq/default.pgo, if that is there: 6 % less
+# processor time for a message, and twice the time to build. It is not committed.
+profile: # see what the broker does under load, and build it for that
 	@set -e; dir=$$(mktemp -d); trap "rm -rf $$dir" EXIT; \
 	CGO_ENABLED=0 $(GO) build -pgo=off -trimpath -o $$dir/cairnmq ./cmd/cairnmq; \
 	CAIRNMQ_DEBUG_PPROF=127.0.0.1:18861 $$dir/cairnmq serve --data $$dir/data --listen 127.0.0.1:18862 --log-level warn & broker=$$!; \
