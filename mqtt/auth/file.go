@@ -48,7 +48,7 @@ func ReadFile(path string) (*File, error) {
 func ParseFile(data []byte) (*File, error) {
 	f := &File{users: make(map[string]Stored)}
 	for n, text := range strings.Split(strings.TrimSuffix(string(data), "\n"), "\n") {
-		text = strings.TrimSuffix(text, "\r")
+		text = strings.TrimRight(text, "\r")
 		if text == "" || text[0] == '#' {
 			f.lines = append(f.lines, line{text: text})
 			continue
