@@ -395,7 +395,7 @@ func (c *campaign) audience() {
 		if x.deliver == nil {
 			x.judge = newJudge(c.book, filter, qos)
 			// What is lost to a slow one is in the ledger, and not for us to know.
-			x.judge.gapless, x.judge.late = x.clean && !c.tight, x.clean
+			x.judge.gapless, x.judge.late, x.judge.lossy = x.clean && !c.tight, x.clean, c.tight
 			x.deliver = x.judge.deliver
 		}
 		c.subscribers = append(c.subscribers, x)
@@ -412,7 +412,7 @@ func (c *campaign) audience() {
 	add("zero5", wire.V5, "#", 0, func(x *subscriber) {
 		x.clean = true
 		judge := newJudge(c.book, "#", 0)
-		judge.late = true
+		judge.late, judge.lossy = true, c.tight
 		x.judge, x.deliver = judge, func(topic string, payload []byte, qos byte) error {
 			if topic[0] != 't' && topic[0] != 'x' {
 				return nil

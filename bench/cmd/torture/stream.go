@@ -149,7 +149,10 @@ type judge struct {
 	gapless bool
 	// late: it may begin in the middle of a stream, so the publisher may send
 	// again what came before that.
-	late  bool
+	late bool
+	// lossy: the budget may have taken a message and left the one that the
+	// publisher has sent again.
+	lossy bool
 	views map[*stream]*view
 }
 
@@ -201,7 +204,7 @@ func (j *judge) see(s *stream, l label, qos byte) error {
 		v.repeated++
 		return nil
 	}
-	if j.late && l.qos == 1 && l.seq < v.first {
+	if l.qos == 1 && (j.late && l.seq < v.first || j.lossy && l.seq < v.last) {
 		v.repeated++
 		return nil
 	}
