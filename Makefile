@@ -33,7 +33,7 @@ test: # all tests, with the race detector if there is a C compiler
 	$(GO) test $(RACE) $(TESTFLAGS) ./...
 	$(if $(RACE),@# What cannot run under the race detector: power cuts, and messages of 256 MB.)
 	$(if $(RACE),$(GO) test $(TESTFLAGS) ./segment/... ./storage/...)
-	$(if $(RACE),$(GO) test $(TESTFLAGS) -run TheLargestMessage ./mqtt/broker)
+	$(if $(RACE),$(GO) test $(TESTFLAGS) -run 'TheLargestMessage|RandomOperations|KeptSequences' ./mqtt/broker)
 
 vet: # go vet
 	$(GO) vet ./...

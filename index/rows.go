@@ -76,7 +76,7 @@ func (x *Index) RetainedPrefix(prefix string, fn func(topic []byte, pos uint64) 
 func (x *Index) RetainedAfter(prefix, after string, fn func(topic []byte, pos uint64) error) error {
 	lo := appendNameKey(nil, prefixRetained, prefix)
 	from := lo
-	if after > prefix {
+	if after != "" && after >= prefix {
 		// No topic contains a zero byte, so this is the next possible key.
 		from = append(appendNameKey(nil, prefixRetained, after), 0)
 	}

@@ -18,7 +18,9 @@ const catchUpScan = 4096
 // memoEntry is what this session's subscriptions make of a topic.
 type memoEntry struct {
 	all, own *match
-	since    storage.Pos
+	// since is where the first of the subscriptions begins, latest where the
+	// last one does.
+	since, latest storage.Pos
 }
 
 // memoTopics bounds the memo of one session.
@@ -249,6 +251,9 @@ func (s *session) wants(w *work) (entry, bool) {
 	if !ok {
 		m = s.memoLocked(string(msg.Topic))
 	}
+	if rec.Pos < m.latest { // not for all of them
+		m = s.matchLocked(string(msg.Topic), rec.Pos)
+	}
 	s.mu.Unlock()
 	match := m.all
 	if m.own != m.all && string(msg.Publisher) == s.id {
@@ -266,19 +271,26 @@ func (s *session) wants(w *work) (entry, bool) {
 
 // memoLocked works out what the subscriptions make of a topic.
 func (s *session) memoLocked(name string) memoEntry {
-	var x target
-	since := storage.Pos(1<<64 - 1)
-	for filter, sub := range s.subs {
-		if topic.Match(filter, name) {
-			x.addSub(sub)
-			since = min(since, sub.Since)
-		}
-	}
+	m := s.matchLocked(name, 1<<64-1)
 	if s.memo == nil || len(s.memo) >= memoTopics {
 		s.memo = make(map[string]memoEntry)
 	}
-	m := memoEntry{all: x.all, own: x.own, since: since}
 	s.memo[name] = m
+	return m
+}
+
+// matchLocked is what the subscriptions that there were at a position make of
+// a topic.
+func (s *session) matchLocked(name string, pos storage.Pos) memoEntry {
+	var x target
+	m := memoEntry{since: 1<<64 - 1}
+	for filter, sub := range s.subs {
+		if sub.Since <= pos && topic.Match(filter, name) {
+			x.addSub(sub)
+			m.since, m.latest = min(m.since, sub.Since), max(m.latest, sub.Since)
+		}
+	}
+	m.all, m.own = x.all, x.own
 	return m
 }
 
@@ -318,7 +330,7 @@ func (s *session) repeat(w *work, id uint16, e proto.Entry) error {
 		if err = w.msg.Decode(&w.rec); err == nil {
 			s.mu.Lock()
 			if x.match = s.shares.match(e.Tag); e.Tag == 0 {
-				x.match = s.memoFor(string(w.msg.Topic))
+				x.match = s.matchAgain(&w.msg, e)
 			}
 			s.mu.Unlock()
 			s.describe(w, x, s.b.now())
@@ -341,12 +353,20 @@ func (s *session) repeat(w *work, id uint16, e proto.Entry) error {
 	return s.writeLarge(w)
 }
 
-// memoFor is the match for a topic now, for a repetition; the subscription
-// may have gone since, and the message is still delivered [MQTT-3.10.4-3], [MQTT311-3.10.4-3].
-func (s *session) memoFor(name string) *match {
+// matchAgain is the match for a repetition: by the subscriptions that there
+// were, or for a retained message those that there are. They may have gone
+// since, and the message is still delivered [MQTT-3.10.4-3], [MQTT311-3.10.4-3].
+func (s *session) matchAgain(msg *storage.MessageView, e proto.Entry) *match {
+	name := string(msg.Topic)
 	m, ok := s.memo[name]
 	if !ok {
 		m = s.memoLocked(name)
+	}
+	if storage.Pos(e.Pos) < m.latest && !e.Retained {
+		m = s.matchLocked(name, storage.Pos(e.Pos))
+	}
+	if m.own != m.all && string(msg.Publisher) == s.id {
+		return m.own // [MQTT-3.8.3-3]
 	}
 	return m.all
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -481,5 +482,33 @@ func TestWhatComesWhileAConnectionEndsIsNotLost(t *testing.T) { // [MQTT-4.5.0-1
 		c.Receive("a", "and again", 1)
 		c.Receive("a", "away", 1)
 		c.ExpectNothing()
+	}
+}
+
+// Found by random sequences: what waits when a connection ends is read from the
+// log later, and came with the QoS and the identifiers of a subscription that
+// had been made behind it.
+func TestALaterSubscriptionDoesNotApplyToEarlierMessages(t *testing.T) {
+	r := start(t)
+	c, _ := r.resume(packet.V5, "c", mqtttest.ReceiveMaximum(1))
+	c.SubscribeWith(1, packet.Subscription{Filter: "#", QoS: 1})
+	p := r.connect(packet.V311, "p")
+	for _, payload := range []string{"in flight", "waits", "waits too"} {
+		p.Publish(mqtttest.Message("t/1", payload, 2))
+	}
+	mqtttest.Expect[*packet.Publish](c) // and no PUBACK
+	c.SubscribeWith(2, packet.Subscription{Filter: "t/#", QoS: 2, RetainHandling: 2})
+	r.drop(c)
+	p.Publish(mqtttest.Message("t/1", "for both", 2))
+	c, _ = r.resume(packet.V5, "c")
+	for _, x := range []struct {
+		payload string
+		qos     byte
+		ids     []uint32
+	}{{"in flight", 1, []uint32{1}}, {"waits", 1, []uint32{1}}, {"waits too", 1, []uint32{1}}, {"for both", 2, []uint32{1, 2}}} {
+		m := c.Receive("t/1", x.payload, x.qos)
+		if slices.Sort(m.SubscriptionIDs); !slices.Equal(m.SubscriptionIDs, x.ids) {
+			t.Errorf("%q has the identifiers %d, want %d", x.payload, m.SubscriptionIDs, x.ids)
+		}
 	}
 }

@@ -116,11 +116,15 @@ func (s *session) subscribe(subs []storage.Sub) error {
 		return s.b.awaitEvents(s.b.groups.subscribe(s, subs))
 	}
 	if s.logged {
+		routed := s.b.router.handedOut()
 		s.mu.Lock()
+		// What has come by the old subscriptions must not come again by the
+		// new ones after a crash: of QoS 0 the log does not know otherwise.
+		cursor := storage.EventDelivered(nil, s.id, s.cursorLocked(routed), nil)
 		s.beginAppendLocked()
 		s.mu.Unlock()
 		defer s.endAppend()
-		if err := s.appendEvent(storage.EventSubscribed(s.id, subs)); err != nil {
+		if err := s.b.appendEvents(cursor, storage.EventSubscribed(s.id, subs)); err != nil {
 			return err
 		}
 	}
